@@ -1,0 +1,158 @@
+"""Every limit and default of the system, with its unit and its reason.
+
+Durations are float seconds and sizes are bytes, unless a line says otherwise.
+``docs/limits.md`` is made from this file (see ``tests/test_docs.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from .errors import ConfigError
+
+KiB = 1024
+MiB = 1024 * KiB
+
+MAX_DEPTH = 32  # nesting of a payload: a deeper one is refused at the edge
+MAX_CHANNEL = 255  # bytes of a channel name
+MAX_ID = 128  # bytes of a request or message id
+MAX_INTEGER = 2**53 - 1  # integers of the protocol itself: what every JSON reader holds exactly
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one node allows. ``hello`` tells each client those that concern it."""
+
+    # sizes
+    message: int = 1 * MiB
+    """a message, after inflation; above it: ``too_big``"""
+    hard_cap: int = 4 * MiB
+    """a WebSocket message; above it the connection is closed with 1009"""
+    auth: int = 64 * KiB
+    """the first message, before the user is known"""
+    handshake: int = 16 * KiB
+    """the HTTP request of the handshake; above it: 431"""
+    subscribe_batch: int = 200
+    """channels in one ``subscribe``"""
+
+    # counts for each connection
+    subscriptions: int = 1_000
+    """subscriptions of a connection"""
+    inflight: int = 256
+    """requests being worked on for a connection; at the limit the node stops reading from it"""
+    strikes: int = 10
+    """bad messages a minute; the next one closes with 4400"""
+
+    # a reader that cannot keep up
+    write_high: int = 1 * MiB
+    """unsent bytes at which the node stops pushing to a connection"""
+    write_low: int = 64 * KiB
+    """unsent bytes at which it goes on, from history"""
+    stall: float = 30.0
+    """seconds without progress of a full write buffer; then 4430"""
+
+    # time
+    handshake_timeout: float = 10.0
+    """from the TCP connection to the end of the HTTP request"""
+    auth_timeout: float = 5.0
+    """from the handshake to ``auth``; then 4401"""
+    request_timeout: float = 10.0
+    """a query or command that names no timeout of its own"""
+    ping_interval: float = 20.0
+    """between pings of the server; proxies cut idle connections at 60 s"""
+    ping_grace: float = 10.0
+    """beyond the interval without an inbound byte; then the connection is dead (4408)"""
+    probe: float = 5.0
+    """a last chance when the silence may have been our own doing"""
+    close_timeout: float = 3.0
+    """for the closing handshake; then the connection is aborted"""
+
+    # publishing
+    dedupe_window: float = 300.0
+    """how long a message id is remembered"""
+    dedupe_max: int = 100_000
+    """ids remembered for a channel; beyond: ``dedupe_full``, never an id forgotten early"""
+
+    # history of a channel, unless its pattern says otherwise
+    history: int = 100
+    """messages kept for a channel"""
+    history_ttl: float = 300.0
+    """how long they are kept"""
+    history_bytes: int = 1 * MiB
+    """bytes of payload kept for a channel"""
+    history_total: int = 256 * MiB
+    """bytes of payload kept by a process; the channels unused for longest give theirs up first"""
+    meta_ttl: float = 86_400.0
+    """how long an unused channel keeps its numbering"""
+    page: int = 100
+    """messages read from history at a time while a reader catches up"""
+
+    # presence
+    presence_lease: float = 15.0
+    """how long a member outlives a node that died"""
+    presence_members: int = 1_000
+    """members listed; beyond that only counted"""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name.startswith("history") else 1e-9
+            if not isinstance(value, (int, float)) or value < least:
+                raise ConfigError(f"limit {field.name} must be a number above zero, not {value!r}")
+        if self.write_low >= self.write_high:
+            raise ConfigError("limit write_low must be below write_high")
+        if self.hard_cap < self.message:
+            raise ConfigError("limit hard_cap must not be below message")
+
+
+DEFAULTS = Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientLimits:
+    """What one client allows itself."""
+
+    connect_timeout: float = 10.0
+    """for one attempt: name, TCP, TLS and WebSocket handshake"""
+    auth_timeout: float = 10.0
+    """for the answer to ``auth``"""
+    request_timeout: float = 10.0
+    """a query or command that names no timeout of its own"""
+    close_timeout: float = 3.0
+    """for the closing handshake; then the connection is aborted"""
+    ping_grace: float = 10.0
+    """beyond the server's ping interval without an inbound byte; then the link is dead"""
+    probe: float = 5.0
+    """a last chance when the silence may have been our own doing"""
+
+    first_retry: float = 2.0
+    """the first attempt after a loss comes within U(0, this)"""
+    backoff_base: float = 1.0
+    """attempt n waits U(floor, min(cap, base * 2**n))"""
+    backoff_cap: float = 20.0
+    """the longest wait between attempts"""
+    backoff_floor: float = 0.1
+    """the shortest wait between attempts after a failed one"""
+    stable_after: float = 30.0
+    """a link that held this long resets the number of attempts"""
+
+    outbox_messages: int = 1_000
+    """messages waiting for their acknowledgement"""
+    outbox_bytes: int = 8 * MiB
+    """bytes waiting for their acknowledgement"""
+    outbox_ttl: float = 60.0
+    """how long a message waits for its acknowledgement"""
+    outbox_block: float = 5.0
+    """how long ``publish`` waits for room in a full outbox"""
+
+    queue_messages: int = 1_024
+    """messages of a subscription that the application has not taken yet"""
+    queue_bytes: int = 4 * MiB
+    """bytes of them; beyond either the subscription goes on from its position"""
+    message: int = 1 * MiB
+    """a message, until the server's ``hello`` says otherwise"""
+    subscribe_batch: int = 200
+    """channels in one ``subscribe``"""
+
+
+CLIENT_DEFAULTS = ClientLimits()

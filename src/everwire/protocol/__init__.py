@@ -1,0 +1,1 @@
+"""The protocol without I/O: messages, dialects, positions, names, states."""

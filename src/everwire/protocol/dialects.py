@@ -1,0 +1,163 @@
+"""Dialects: how the messages look on the wire, one module each.
+
+The WebSocket subprotocol picks the dialect. Each maps to the same messages, so that
+everything above sees one model. To add one: write a subclass of :class:`Dialect` in a
+module of its own and name it in :data:`_MODULES`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from ..errors import ProtocolError
+from . import messages as m
+from .frames import Opcode
+
+
+class BadMessage(ProtocolError):
+    """A frame that is no message of the dialect.
+
+    Attributes:
+        request_id: of the request that it wanted to be, where that can be told.
+        unknown_type: it is a message, but of a type that nobody knows.
+        strike: whether it counts towards the limit of bad messages.
+        channel: the channel it spoke of, where that can be told.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        request_id: m.RequestId | None = None,
+        unknown_type: bool = False,
+        strike: bool = True,
+        channel: str | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.request_id = request_id
+        self.unknown_type = unknown_type
+        self.strike = strike
+        self.channel = channel
+
+
+class Dialect(ABC):
+    """Turns messages into payloads of WebSocket messages and back. Stateless, shared."""
+
+    name: str
+    """what logs and ``--dialect`` call it"""
+    subprotocol: str | None
+    """the WebSocket subprotocol that picks it; None for none"""
+    opcode: Opcode
+    """the kind of WebSocket message it sends and takes"""
+    needs_auth: bool = True
+    """whether ``auth`` must come first, after a ``hello``"""
+    acknowledges: bool = True
+    """whether publishes are answered and positions exist"""
+
+    @abstractmethod
+    def decode(self, payload: bytes | memoryview) -> m.Message:
+        """Read one message. The result holds no reference to ``payload``.
+
+        Payload fields are not checked yet; see :func:`everwire.protocol.data.check_data`.
+
+        Raises:
+            BadMessage: it is none.
+        """
+
+    @abstractmethod
+    def encode(self, message: m.Message, now: int = 0) -> bytes:
+        """Write one message; payload fields must be checked data.
+
+        ``now`` is the time in milliseconds, for dialects that put it on every message.
+
+        Returns an empty result for a message that the dialect cannot say.
+        """
+
+    @abstractmethod
+    def message_prefix(self, sid: int, channel: str) -> Any:
+        """What all messages of a channel have in common, made once for a lane."""
+
+    @abstractmethod
+    def encode_message(
+        self,
+        prefix: Any,
+        offset: int,
+        prev: int | None,
+        message_id: str,
+        time: int,
+        data: bytes,
+        publisher: str | None,
+        trace: str | None,
+    ) -> bytes:
+        """Write a channel's message from packed data (:func:`pack_data`).
+
+        Called once a message and dialect, whatever the number of readers.
+        """
+
+
+_MODULES: dict[str, str] = {
+    "everwire.v1.msgpack": "msgpack_v1",
+    "everwire.v1.json": "json_v1",
+    "plain": "plain",
+}
+
+# Dialects people may call by a shorter name.
+ALIASES = {"msgpack": "everwire.v1.msgpack", "json": "everwire.v1.json", "v1.msgpack": "everwire.v1.msgpack",
+           "v1.json": "everwire.v1.json"}  # fmt: skip
+
+_loaded: dict[str, Dialect] = {}
+
+
+def dialect(name: str) -> Dialect:
+    """Return the dialect called ``name``: a subprotocol, ``plain``, ``json`` or ``msgpack``.
+
+    Raises:
+        ProtocolError: there is none; the text names those that exist.
+    """
+    name = ALIASES.get(name, name)
+    found = _loaded.get(name)
+    if found is None:
+        if name not in _MODULES:
+            raise ProtocolError(f"there is no dialect {name!r}; there are {', '.join(_MODULES)}")
+        found = import_module(f".{_MODULES[name]}", __package__).DIALECT
+        _loaded[name] = found
+    return found
+
+
+def all_dialects() -> list[Dialect]:
+    """Every dialect, the preferred one first."""
+    return [dialect(name) for name in _MODULES]
+
+
+def subprotocols() -> list[str]:
+    """The WebSocket subprotocols that pick a dialect, the preferred one first."""
+    return [one.subprotocol for one in all_dialects() if one.subprotocol]
+
+
+def negotiate(offered: Sequence[str]) -> Dialect | None:
+    """Pick the dialect for what a client offers, in the client's order.
+
+    No offer is ``plain``; None if nothing that was offered is known.
+    """
+    if not offered:
+        return dialect("plain")
+    known = {one.subprotocol: one for one in all_dialects() if one.subprotocol}
+    for name in offered:
+        if name in known:
+            return known[name]
+    return None
+
+
+def payload_field(message: m.Message) -> str | None:
+    """The name of the field that holds an application's payload, None where there is none."""
+    if isinstance(message, (m.Publish, m.ChannelMessage, m.Event)):
+        return "data"
+    if isinstance(message, (m.Command, m.Query, m.Response)):
+        return "payload"
+    return None
+
+
+__all__ = ["BadMessage", "Dialect", "all_dialects", "dialect", "negotiate"]

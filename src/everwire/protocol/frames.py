@@ -1,0 +1,59 @@
+"""WebSocket frames as a server writes them: unmasked, unfragmented (RFC 6455 section 5.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+from struct import Struct
+
+
+class Opcode(IntEnum):
+    """RFC 6455 section 11.8."""
+
+    CONTINUATION = 0x0
+    TEXT = 0x1
+    BINARY = 0x2
+    CLOSE = 0x8
+    PING = 0x9
+    PONG = 0xA
+
+
+_pack16 = Struct("!BBH").pack
+_pack64 = Struct("!BBQ").pack
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """Put ``payload`` into one finished, unmasked frame."""
+    size = len(payload)
+    if size < 126:
+        return bytes((0x80 | opcode, size)) + payload
+    if size < 65536:
+        return _pack16(0x80 | opcode, 126, size) + payload
+    return _pack64(0x80 | opcode, 127, size) + payload
+
+
+def close_payload(code: int, reason: str = "") -> bytes:
+    """The body of a close frame: at most 125 bytes, cut between characters."""
+    text = reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore").encode()
+    return code.to_bytes(2, "big") + text
+
+
+def split_frames(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Take whole frames that :func:`frame` made apart: ``(opcode, payload)`` each.
+
+    Where a WebSocket is not ours to write to (ASGI, the in-memory network), what was
+    framed once for all is unpacked here.
+    """
+    position, end = 0, len(data)
+    while position < end:
+        opcode = data[position] & 0x0F
+        size = data[position + 1]
+        position += 2
+        if size == 126:
+            size = int.from_bytes(data[position : position + 2], "big")
+            position += 2
+        elif size == 127:
+            size = int.from_bytes(data[position : position + 8], "big")
+            position += 8
+        yield opcode, data[position : position + size]
+        position += size
