@@ -1,0 +1,1 @@
+"""One link: transports, heartbeat, backoff, tasks."""

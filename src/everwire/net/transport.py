@@ -1,0 +1,109 @@
+"""What everything above asks of a WebSocket, whichever it is.
+
+A :class:`Transport` is one open WebSocket seen from one side; what happens on it is
+told to a :class:`Receiver`. Implementations: :mod:`everwire.net.websocket` (picows),
+:mod:`everwire.server.asgi`, :mod:`everwire.testing.network` (in memory).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """What a client asked for when it opened its WebSocket.
+
+    Attributes:
+        path: of the URL, without the query.
+        headers: names in lower case.
+        subprotocols: what the client offers, in its order.
+        remote: the client's address.
+        query: of the URL, without the question mark.
+    """
+
+    path: str
+    headers: Mapping[str, str]
+    subprotocols: tuple[str, ...]
+    remote: str
+    query: str = ""
+
+
+class Receiver(Protocol):
+    """Is told what happens on a transport, from the event loop, never after ``closed``."""
+
+    def received(self, opcode: int, payload: bytes | memoryview) -> None:
+        """A whole message came (text: valid UTF-8). ``payload`` is valid during the call only."""
+
+    def heard(self) -> None:
+        """A sign of life that is no message: a ping, a pong, part of a message."""
+
+    def closed(self, code: int, reason: str) -> None:
+        """The WebSocket is gone; called once. 1006 if no close frame came."""
+
+    def pause_writing(self) -> None:
+        """More is waiting to be written than the high-water mark. May come inside a write."""
+
+    def resume_writing(self) -> None:
+        """What was waiting has shrunk to the low-water mark."""
+
+
+class Transport(Protocol):
+    """One open WebSocket, from one side."""
+
+    subprotocol: str | None
+    """what was agreed upon in the handshake"""
+    remote: str
+    """the peer's address, for logs"""
+    write: Callable[[bytes], None]
+    """Write finished frames (:func:`everwire.protocol.frames.frame`), several joined if you
+    like. The server's side only: a client's frames are masked, each in its own way."""
+
+    def send(self, opcode: int, payload: bytes) -> None:
+        """Frame and write one message. Nothing happens after ``close``."""
+
+    def ping(self) -> None:
+        """Send an empty WebSocket ping."""
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Begin the closing handshake: nothing is sent after it, ``closed`` follows.
+
+        The owner calls :meth:`abort` when the peer does not answer in time.
+        """
+
+    def abort(self) -> None:
+        """Drop the link at once; what was not written is lost. ``closed`` follows."""
+
+    def pause_reading(self) -> None:
+        """Stop reading: the peer will feel it as back-pressure."""
+
+    def resume_reading(self) -> None:
+        """Read on."""
+
+    def write_buffer_size(self) -> int:
+        """Bytes that were written and are not yet with the kernel."""
+
+
+class Network(Protocol):
+    """Where a client gets its WebSockets from."""
+
+    async def connect(
+        self,
+        url: str,
+        receiver: Receiver,
+        *,
+        subprotocols: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+        max_message: int,
+        ssl: Any = None,
+    ) -> Transport:
+        """Open a WebSocket; ``receiver`` may be told of messages before this returns.
+
+        Cancelling drops the attempt.
+
+        Raises:
+            HandshakeRefused: an HTTP answer other than 101.
+            OSError: no connection.
+        """
