@@ -1,0 +1,140 @@
+"""Channels, lanes and subscriptions: the registry of one node.
+
+It changes only in functions without ``await``. Rules that hold between any two of them:
+
+* A connection is a member of a lane exactly while its subscription is ``SUBSCRIBED``.
+* Whatever puts a member into a lane or takes one out flushes that lane first: nobody is
+  sent a message from before the place where its delivery starts, and none is left out.
+* What was put into a connection's ``out`` is written before what is pending in lanes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..protocol.frames import frame
+from ..protocol.messages import Position
+from ..protocol.states import SubscriptionState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..brokers.base import ChannelOptions, Record
+    from ..protocol.dialects import Dialect
+
+
+class Reader(Protocol):
+    """What the hub needs of a connection."""
+
+    dialect: Dialect
+    write: Callable[[bytes], None]
+    out: list[bytes]
+    paused: bool
+
+
+class Lane:
+    """A channel in one dialect: all its readers are written the same bytes.
+
+    ``members`` maps each reader to its bound ``write``: the one call that a delivery costs.
+    """
+
+    __slots__ = ("channel", "dialect", "members", "opcode", "pending", "prefix")
+
+    def __init__(self, channel: Channel, dialect: Dialect) -> None:
+        self.channel = channel
+        self.dialect = dialect
+        self.opcode = int(dialect.opcode)
+        self.prefix: Any = dialect.message_prefix(channel.sid, channel.name)
+        self.members: dict[Reader, Callable[[bytes], None]] = {}
+        self.pending: list[bytes] = []
+
+    def frame(self, record: Record) -> bytes:
+        """Make the finished frame of a message."""
+        return frame(
+            self.opcode,
+            self.dialect.encode_message(
+                self.prefix,
+                record.offset,
+                record.prev,
+                record.id,
+                record.time,
+                record.payload,
+                record.publisher,
+                record.trace,
+            ),
+        )
+
+
+class Channel:
+    """A channel with subscribers on this node.
+
+    ``last`` is the last message that the broker told this node of, None before the first
+    reading. ``sid`` is its number on the wire, never used again by this process.
+    """
+
+    __slots__ = (
+        "epoch", "key", "lanes", "last", "last_id", "name", "options", "sid",
+        "subscriptions", "waiting", "watchers",
+    )  # fmt: skip
+
+    def __init__(self, key: str, name: str, sid: int, options: ChannelOptions) -> None:
+        self.key = key
+        self.name = name
+        self.sid = sid
+        self.options = options
+        self.epoch = ""
+        self.last: int | None = None
+        self.last_id = ""
+        self.lanes: dict[Dialect, Lane] = {}
+        self.subscriptions: dict[Reader, Subscription] = {}
+        self.waiting: list[Subscription] = []
+        """read further in history than the broker has told this node of"""
+        self.watchers: dict[Reader, Subscription] = {}
+        """those that want to know who is present"""
+
+    @property
+    def position(self) -> Position:
+        """The last message that this node knows of."""
+        return Position(self.epoch, self.last or 0, self.last_id)
+
+    def lane(self, dialect: Dialect) -> Lane:
+        """The lane of ``dialect``, made if there is none."""
+        lane = self.lanes.get(dialect)
+        if lane is None:
+            lane = self.lanes[dialect] = Lane(self, dialect)
+        return lane
+
+    def __repr__(self) -> str:
+        return f"<Channel {self.key!r} sid={self.sid} subscriptions={len(self.subscriptions)}>"
+
+
+class Subscription:
+    """A connection's subscription to a channel.
+
+    While it is ``RECOVERING``, (epoch, offset, id) is the last message that was sent to
+    it; while it is ``SUBSCRIBED``, its channel knows.
+    """
+
+    __slots__ = ("channel", "epoch", "id", "offset", "reader", "state")
+
+    def __init__(self, reader: Reader, channel: Channel) -> None:
+        self.reader = reader
+        self.channel = channel
+        self.state = SubscriptionState.SUBSCRIBING
+        self.epoch = ""
+        self.offset = 0
+        self.id = ""
+
+    @property
+    def position(self) -> Position:
+        """The last message that was sent, or is about to be."""
+        if self.state is SubscriptionState.SUBSCRIBED:
+            return self.channel.position
+        return Position(self.epoch, self.offset, self.id)
+
+    def move(self, position: Position) -> None:
+        """Note what was sent last."""
+        self.epoch, self.offset, self.id = position.epoch, position.offset, position.id
+
+    def __repr__(self) -> str:
+        return f"<Subscription {self.channel.key!r} {self.state} at {self.offset}>"

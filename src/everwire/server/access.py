@@ -1,0 +1,124 @@
+"""Which rule a channel falls under, and what a connection is granted there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..brokers.base import ChannelOptions
+from ..codes import ErrorCode
+from ..errors import BadData, RequestError
+from ..protocol.channels import channel_key, check_channel
+from .app import ChannelRule, Grant
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+MAX_RULES_REMEMBERED = 10_000
+NO_GRANT = Grant(publish=False, subscribe=False)
+
+
+class Placed(msgspec.Struct, frozen=True, gc=False):
+    """A channel name, and the rule that it falls under."""
+
+    rule: ChannelRule | None
+    parameters: dict[str, str]
+
+
+class Channelled(msgspec.Struct, frozen=True, gc=False):
+    """A channel as one connection may use it."""
+
+    key: str
+    name: str
+    options: ChannelOptions
+    presence: bool
+    grant: Grant
+
+
+class Access:
+    """Finds the rule of a channel, and asks its handler once for each connection."""
+
+    def __init__(self, rules: Sequence[ChannelRule]) -> None:
+        self._rules = rules
+        self._placed: dict[str, Placed] = {}
+
+    def place(self, channel: str) -> Placed:
+        """Find the first rule whose pattern fits.
+
+        Raises:
+            RequestError: no channel can have this name.
+        """
+        placed = self._placed.get(channel)
+        if placed is None:
+            try:
+                check_channel(channel)
+            except BadData as error:
+                raise RequestError(str(error), code=ErrorCode.BAD_CHANNEL) from None
+            placed = Placed(None, {})
+            for rule in self._rules:
+                parameters = rule.pattern.match(channel)
+                if parameters is not None:
+                    placed = Placed(rule, parameters)
+                    break
+            if len(self._placed) >= MAX_RULES_REMEMBERED:
+                self._placed.clear()
+            self._placed[channel] = placed
+        return placed
+
+    def known(self, connection: Connection, channel: str) -> Channelled | None:
+        """Return what the connection was granted, or is granted without asking; else None.
+
+        Raises:
+            RequestError: there is no such channel.
+        """
+        granted = connection.channels.get(channel)
+        if granted is not None:
+            return granted
+        placed = self.place(channel)
+        if placed.rule is None:
+            raise RequestError(f"there is no channel {channel!r}", code=ErrorCode.BAD_CHANNEL)
+        if placed.rule.grant is not None:
+            return self._remember(connection, channel, placed.rule, placed.rule.grant)
+        return None
+
+    async def ask(self, connection: Connection, channel: str) -> Channelled:
+        """Return what the connection is granted, asking the rule's handler if need be.
+
+        Cancelling cancels the handler.
+
+        Raises:
+            RequestError: there is no such channel, or the handler refuses.
+        """
+        granted = self.known(connection, channel)
+        if granted is not None:
+            return granted
+        placed = self.place(channel)
+        rule = placed.rule
+        assert rule is not None
+        assert rule.handler is not None
+        arguments = rule.handler.arguments(placed.parameters)
+        grant = await rule.handler.call(connection, arguments)
+        return self._remember(connection, channel, rule, grant or Grant())
+
+    @staticmethod
+    def _remember(
+        connection: Connection, channel: str, rule: ChannelRule, grant: Grant
+    ) -> Channelled:
+        granted = Channelled(
+            channel_key(connection.identity.tenant, channel),
+            channel,
+            rule.options,
+            rule.presence,
+            grant,
+        )
+        if len(connection.channels) >= connection.node.limits.subscriptions:
+            oldest = next(
+                (name for name in connection.channels if name not in connection.subscriptions),
+                None,
+            )
+            if oldest is not None:
+                del connection.channels[oldest]
+        connection.channels[channel] = granted
+        return granted

@@ -1,0 +1,314 @@
+"""``Everwire``: what a user writes a server with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from time import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from ..brokers import Broker, open_broker
+from ..brokers.base import ChannelOptions, Page
+from ..errors import ConfigError
+from ..limits import Limits
+from ..protocol.channels import ChannelPattern
+from ..protocol.messages import Member, Position
+from .handlers import Handler
+
+if TYPE_CHECKING:
+    from .asgi import AsgiApp
+    from .node import Node
+    from .running import Server
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who a connection is. Returned by an ``authenticate`` handler.
+
+    Attributes:
+        user: the user's name; connections of one user share message ids and limits.
+        info: shown to others in presence; any data.
+        tenant: channels, users and ids of different tenants never meet.
+        expires: when this ends, in seconds since 1970, or None.
+    """
+
+    user: str = ""
+    info: Any = None
+    tenant: str = ""
+    expires: float | None = None
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """What a connection may do with a channel. Returned by a ``channel`` handler."""
+
+    publish: bool = False
+    subscribe: bool = True
+    info: Any = None
+    """shown in the channel's presence, instead of the identity's"""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRule:
+    """A pattern of channels, and what holds for those that fit."""
+
+    pattern: ChannelPattern
+    options: ChannelOptions
+    presence: bool
+    handler: Handler | None
+    grant: Grant | None
+
+
+@dataclass(slots=True)
+class _Handlers:
+    authenticate: Callable[..., Any] | None = None
+    rules: list[ChannelRule] = field(default_factory=list)
+    queries: dict[str, Handler] = field(default_factory=dict)
+    commands: dict[str, Handler] = field(default_factory=dict)
+    events: dict[str, Handler] = field(default_factory=dict)
+
+
+class Everwire:
+    """A realtime application: its channels, queries, commands and events.
+
+    Args:
+        broker: where messages are numbered and kept: a URL (``memory://``), a
+            :class:`~everwire.brokers.Broker`, or ``auto``.
+        limits: see :class:`everwire.limits.Limits`.
+        allow_anonymous: let connections without a token in even if there is an
+            ``authenticate`` handler. Without one, everybody is anonymous.
+
+    Raises:
+        ConfigError: a setting cannot be used.
+    """
+
+    def __init__(
+        self,
+        broker: str | Broker = "auto",
+        *,
+        limits: Limits | None = None,
+        allow_anonymous: bool = False,
+        wall: Callable[[], float] = time,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.allow_anonymous = allow_anonymous
+        self.wall = wall
+        self.handlers = _Handlers()
+        self._broker = broker
+        if isinstance(broker, str):
+            open_broker(broker, self.limits)  # an unknown one is refused here, not at start
+        self._node: Node | None = None
+
+    # ---- what a user declares ---------------------------------------------------
+
+    @property
+    def has_authenticator(self) -> bool:
+        """Whether an ``authenticate`` handler was declared."""
+        return self.handlers.authenticate is not None
+
+    def authenticate(self, function: F) -> F:
+        """Declare who may connect: ``async def who(token: str) -> Identity``.
+
+        The function may take ``token``, ``credentials``, ``headers`` and ``remote``, by
+        these names, and raises :exc:`~everwire.Unauthorized` to refuse.
+        """
+        if self.handlers.authenticate is not None:
+            raise ConfigError("there is an authenticate handler already")
+        self.handlers.authenticate = function
+        return function
+
+    def channel(
+        self,
+        pattern: str,
+        *,
+        history: int | None = None,
+        history_ttl: float | None = None,
+        history_bytes: int | None = None,
+        presence: bool = False,
+        grant: Grant | None = None,
+    ) -> Callable[[F], F]:
+        """Declare the channels that fit ``pattern``, as ``"chat:{room}"``.
+
+        The decorated function authorises: it takes the connection and the pattern's
+        parameters, and returns a :class:`Grant`, or None for one to subscribe only, or
+        raises :exc:`~everwire.Forbidden`. Patterns are tried in the order of declaration.
+
+        Args:
+            pattern: ``{name}`` stands for characters other than ``:`` and ``/``,
+                ``{name:path}`` for any.
+            history: messages kept; 0 keeps none.
+            history_ttl: seconds for which they are kept.
+            history_bytes: bytes of payload kept.
+            presence: whether subscribers are shown to each other.
+            grant: what everybody is granted; then there is no function to decorate.
+        """
+        limits = self.limits
+        options = ChannelOptions(
+            history=limits.history if history is None else history,
+            history_ttl=limits.history_ttl if history_ttl is None else history_ttl,
+            history_bytes=limits.history_bytes if history_bytes is None else history_bytes,
+        )
+        parsed = ChannelPattern(pattern)
+        if grant is not None:
+            self.handlers.rules.append(ChannelRule(parsed, options, presence, None, grant))
+
+        def declare(function: F) -> F:
+            if grant is not None:
+                raise ConfigError(f"channel {pattern!r} has a grant; it takes no function")
+            handler = Handler(pattern, function)
+            self.handlers.rules.append(ChannelRule(parsed, options, presence, handler, None))
+            return function
+
+        return declare
+
+    def query(self, function: F) -> F:
+        """Declare a query: safe to repeat; answered with what the function returns."""
+        return self._declare(self.handlers.queries, function)
+
+    def command(self, function: F) -> F:
+        """Declare a command: runs once for its key, however often it is sent."""
+        return self._declare(self.handlers.commands, function)
+
+    def event(self, function: F) -> F:
+        """Declare what happens on an event: it is not answered."""
+        return self._declare(self.handlers.events, function)
+
+    @staticmethod
+    def _declare(table: dict[str, Handler], function: F) -> F:
+        name = function.__name__
+        if name in table:
+            raise ConfigError(f"{name!r} is declared twice")
+        table[name] = Handler(name, function)
+        return function
+
+    # ---- what a user calls -------------------------------------------------------
+
+    @property
+    def node(self) -> Node:
+        """The running node.
+
+        Raises:
+            ConfigError: the application does not run.
+        """
+        if self._node is None:
+            raise ConfigError(
+                "the application does not run: use `everwire serve`, wire.listen() or "
+                "wire.attach(api)"
+            )
+        return self._node
+
+    async def publish(self, channel: str, data: Any, *, id: str = "") -> Position:  # noqa: A002
+        """Publish to a channel; return where it is stored.
+
+        Args:
+            channel: its name.
+            data: any data; see :mod:`everwire.protocol.data`.
+            id: a second publish with the same id within five minutes has no effect.
+
+        Cancelling does not take the message back.
+
+        Raises:
+            BadData: ``data`` cannot be put on the wire.
+            RequestError: refused; ``temporary`` tells whether to try again.
+            BrokerUnavailable: not stored, or not known to be (``outcome``).
+        """
+        return (await self.node.publish(channel, data, message_id=id)).position
+
+    async def history(self, channel: str, *, limit: int = 100) -> Page:
+        """Return the last ``limit`` messages of a channel, as records. Safe to cancel.
+
+        Raises:
+            BrokerUnavailable: the broker does not answer.
+        """
+        return await self.node.history(channel, limit=limit)
+
+    async def presence(self, channel: str) -> Sequence[Member]:
+        """Return who is present in a channel. Safe to cancel.
+
+        Raises:
+            BrokerUnavailable: the broker does not answer.
+        """
+        return (await self.node.presence(channel))[0]
+
+    # ---- running -------------------------------------------------------------------
+
+    async def start(self) -> Node:
+        """Start the node, without a listener. Cancelling leaves it stopped.
+
+        Raises:
+            ConfigError: it runs already.
+            BrokerUnavailable: the broker cannot be reached.
+        """
+        from .node import Node
+
+        if self._node is not None:
+            raise ConfigError("the application runs already, in this process")
+        broker = self._broker
+        if isinstance(broker, str):
+            broker = open_broker(broker, self.limits, wall=self.wall)
+        node = Node(self, broker)
+        await node.start()
+        self._node = node
+        return node
+
+    async def stop(self) -> None:
+        """Close all connections and stop the node. Safe to call twice."""
+        node, self._node = self._node, None
+        if node is not None:
+            await node.stop()
+
+    @asynccontextmanager
+    async def listen(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        *,
+        paths: Sequence[str] = ("/", "/ws", "/ws/"),
+        page: bytes | None = None,
+    ) -> AsyncIterator[Server]:
+        """Run the node and listen, for as long as the block lasts.
+
+        Args:
+            host: the address to listen on.
+            port: 0 takes a free one; see ``server.port``.
+            paths: where WebSockets are served.
+            page: HTML for a GET of ``/``.
+
+        Raises:
+            ConfigError: the address cannot be used, or the application runs already.
+        """
+        from .running import Server
+
+        server = Server(self, await self.start(), paths=paths, page=page)
+        try:
+            await server.start(host, port)
+            yield server
+        finally:
+            server.close()
+            await self.stop()
+
+    def attach(self, api: Any, path: str = "/ws") -> None:
+        """Serve inside a FastAPI or Starlette application.
+
+        The route is ``path``, with and without a slash at its end; the node starts and
+        stops with the application.
+
+        Raises:
+            ConfigError: ``api`` is neither.
+        """
+        from .asgi import attach
+
+        attach(self, api, path)
+
+    def asgi(self) -> AsgiApp:
+        """Return an ASGI application, to be served alone or mounted anywhere.
+
+        A host that gives mounted applications no lifespan must call :meth:`start` and
+        :meth:`stop` itself.
+        """
+        from .asgi import AsgiApp
+
+        return AsgiApp(self, lifespan=True)

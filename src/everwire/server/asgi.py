@@ -1,0 +1,229 @@
+"""The same connections over any ASGI server: to live inside FastAPI and its like.
+
+ASGI hands whole messages over and takes them one at a time, so what was framed for all
+is unpacked for each. The host answers and sends WebSocket pings itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..codes import CloseCode
+from ..errors import ConfigError
+from ..net.tasks import TaskOwner
+from ..net.transport import Handshake, Receiver
+from ..protocol.dialects import negotiate
+from ..protocol.frames import Opcode, frame, split_frames
+
+if TYPE_CHECKING:
+    from ..limits import Limits
+    from .app import Everwire
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class AsgiTransport:
+    """A WebSocket that an ASGI server holds: a :class:`~everwire.net.transport.Transport`."""
+
+    def __init__(self, send: Send, limits: Limits, subprotocol: str | None, remote: str) -> None:
+        self.subprotocol = subprotocol
+        self.remote = remote
+        self.write: Callable[[bytes], None] = self._write
+        self._asgi_send = send
+        self._limits = limits
+        self._out: deque[tuple[int, bytes]] = deque()
+        self._size = 0
+        self._paused = False
+        self._wake = asyncio.Event()
+        self._may_read = asyncio.Event()
+        self._may_read.set()
+        self._close: tuple[int, str] | None = None
+        self._gone = asyncio.Event()
+        self.receiver: Receiver | None = None
+
+    # ---- Transport ---------------------------------------------------------------
+
+    def _write(self, frames: bytes) -> None:
+        if self._close is not None or self._gone.is_set():
+            return
+        for opcode, payload in split_frames(frames):
+            self._out.append((opcode, payload))
+            self._size += len(payload)
+        self._wake.set()
+        if self._size > self._limits.write_high and not self._paused:
+            self._paused = True
+            if self.receiver is not None:
+                self.receiver.pause_writing()
+
+    def send(self, opcode: int, payload: bytes) -> None:
+        self._write(frame(opcode, payload))
+
+    def ping(self) -> None:
+        """The host pings, and ends the connection if nothing comes back."""
+        if self.receiver is not None:
+            self.receiver.heard()
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        if self._close is None:
+            self._close = (code, reason)
+            self._may_read.set()
+            self._wake.set()
+
+    def abort(self) -> None:
+        self._gone.set()
+
+    def pause_reading(self) -> None:
+        self._may_read.clear()
+
+    def resume_reading(self) -> None:
+        self._may_read.set()
+
+    def write_buffer_size(self) -> int:
+        return self._size
+
+    # ---- driven by the host ---------------------------------------------------------
+
+    async def run(self, receive: Receive, receiver: Receiver) -> None:
+        """Carry messages both ways until the connection ends. Cancelling drops it."""
+        self.receiver = receiver
+        tasks = TaskOwner("asgi connection")
+        reader = tasks.start(self._read(receive, receiver), "reader")
+        writer = tasks.start(self._write_out(), "writer")
+        gone = tasks.start(self._gone.wait(), "abort")
+        code, reason = int(CloseCode.ABNORMAL), ""
+        try:
+            # The writer ends after a close of ours; the reader then sees the end of it.
+            await asyncio.wait({reader, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if reader.done() and not reader.cancelled() and reader.exception() is None:
+                code, reason = reader.result()
+        finally:
+            self._gone.set()
+            writer.cancel()
+            tasks.cancel_all()
+            self.receiver = None
+            receiver.closed(code, reason)
+        await tasks.wait_closed()
+
+    async def _read(self, receive: Receive, receiver: Receiver) -> tuple[int, str]:
+        while True:
+            await self._may_read.wait()
+            event = await receive()
+            if event["type"] == "websocket.disconnect":
+                return event.get("code") or int(CloseCode.NO_STATUS), event.get("reason") or ""
+            if event["type"] != "websocket.receive" or self._close is not None:
+                continue
+            text = event.get("text")
+            payload = text.encode() if text is not None else event.get("bytes") or b""
+            if len(payload) > self._limits.hard_cap:
+                self.close(CloseCode.TOO_BIG, "message too big")
+            else:
+                receiver.received(Opcode.TEXT if text is not None else Opcode.BINARY, payload)
+
+    async def _write_out(self) -> None:
+        while True:
+            while self._out:
+                opcode, payload = self._out.popleft()
+                message: dict[str, Any] = {"type": "websocket.send"}
+                if opcode == Opcode.TEXT:
+                    message["text"] = payload.decode()
+                else:
+                    message["bytes"] = payload
+                try:
+                    await self._asgi_send(message)
+                except Exception:  # (each host has its own for "it is gone")
+                    self._gone.set()
+                    return
+                self._size -= len(payload)
+                if self._paused and self._size <= self._limits.write_low:
+                    self._paused = False
+                    if self.receiver is not None:
+                        self.receiver.resume_writing()
+            if self._close is not None:
+                code, reason = self._close
+                await self._asgi_send(
+                    {"type": "websocket.close", "code": int(code), "reason": reason[:120]}
+                )
+                return
+            self._wake.clear()
+            await self._wake.wait()
+
+
+class AsgiApp:
+    """An ASGI application that serves WebSockets at every path it is given."""
+
+    def __init__(self, wire: Everwire, *, lifespan: bool) -> None:
+        self._wire = wire
+        self._lifespan = lifespan
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan" and self._lifespan:
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await receive()
+            headers = [(b"content-type", b"text/plain"), (b"upgrade", b"websocket")]
+            await send({"type": "http.response.start", "status": 426, "headers": headers})
+            await send({"type": "http.response.body", "body": b"this is a WebSocket endpoint\n"})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        node = self._wire.node
+        await receive()  # websocket.connect
+        offered = tuple(scope.get("subprotocols") or ())
+        dialect = negotiate(offered)
+        if dialect is None or node.draining:
+            await send({"type": "websocket.close", "code": int(CloseCode.TRY_AGAIN_LATER)})
+            return
+        await send({"type": "websocket.accept", "subprotocol": dialect.subprotocol})
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        client = scope.get("client") or ("", 0)
+        remote = f"{client[0]}:{client[1]}"
+        transport = AsgiTransport(send, node.limits, dialect.subprotocol, remote)
+        receiver = node.accept(transport, Handshake(scope["path"], headers, offered, remote))
+        await transport.run(receive, receiver)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            event = await receive()
+            if event["type"] == "lifespan.startup":
+                await self._wire.start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self._wire.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def attach(wire: Everwire, api: Any, path: str) -> None:
+    """See :meth:`everwire.Everwire.attach`."""
+    router = getattr(api, "router", None)
+    if router is None or not hasattr(router, "lifespan_context"):
+        raise ConfigError(
+            f"{api!r} is not a Starlette or FastAPI application; for others mount wire.asgi()"
+        )
+    from starlette.routing import WebSocketRoute
+
+    app = AsgiApp(wire, lifespan=False)
+    bare = path.rstrip("/")
+    for one in dict.fromkeys((bare or "/", f"{bare}/")):
+        router.routes.insert(0, WebSocketRoute(one, app))
+    inner = router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(application: Any) -> AsyncIterator[Any]:
+        async with inner(application) as state:
+            await wire.start()
+            try:
+                yield state
+            finally:
+                await wire.stop()
+
+    router.lifespan_context = lifespan

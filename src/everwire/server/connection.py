@@ -1,0 +1,390 @@
+"""One connection, as the server sees it: its life, from handshake to end.
+
+What it does with each message is in :mod:`.requests`, :mod:`.publishing` and
+:mod:`.subscribing`. There is no task, timer or closure for a connection: the node's
+wheel looks after its deadlines, and the hub writes what is in :attr:`Connection.out`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from ..codes import CloseCode, ErrorCode
+from ..errors import RequestError
+from ..hub.registry import Subscription
+from ..net.transport import Handshake, Transport
+from ..protocol import messages as m
+from ..protocol.dialects import BadMessage, Dialect
+from ..protocol.frames import frame
+from ..protocol.states import CONNECTION, ConnectionState, Machine
+
+if TYPE_CHECKING:
+    from .access import Channelled
+    from .app import Identity
+    from .node import Node
+
+logger = logging.getLogger("everwire.server")
+
+PROTOCOL_VERSION = 1
+STRIKE_WINDOW = 60.0
+
+
+def public_id(secret: str) -> str:
+    """What others may know a connection by; who knows the secret can work it out."""
+    return blake2b(secret.encode(), digest_size=9).hexdigest()
+
+
+class Connection:
+    """A client's connection, given to handlers as their first argument.
+
+    Attributes:
+        id: its public name, as presence shows it.
+        user: the user, "" if anonymous.
+        identity: what the ``authenticate`` handler returned.
+        remote: the peer's address.
+        dialect: how it speaks.
+    """
+
+    __slots__ = (
+        "_last_in", "_machine", "_ping_due", "_stall_size", "_strikes", "_strikes_since",
+        "_suspect", "_writable", "auth_in_flight", "backlog", "behind", "catching_up", "channels", "dialect",
+        "handshake", "held_reading", "id", "identity", "inflight", "instance", "node", "opcode",
+        "out", "paused", "paused_at", "remote", "secret", "subscriptions", "transport", "write",
+    )  # fmt: skip
+
+    def __init__(
+        self, node: Node, transport: Transport, handshake: Handshake, dialect: Dialect
+    ) -> None:
+        self.node = node
+        self.transport = transport
+        self.handshake: Handshake | None = handshake
+        self.dialect = dialect
+        self.opcode = int(dialect.opcode)
+        self.remote = transport.remote or handshake.remote
+        self.secret = node.new_secret()
+        self.id = public_id(self.secret)
+        self.identity: Identity = node.anonymous
+        self.instance = ""
+        self.write: Callable[[bytes], None] = transport.write
+        self.out: list[bytes] = []
+        self.paused = False
+        self.paused_at = 0.0
+        self.held_reading = 0
+        self.subscriptions: dict[str, Subscription] = {}
+        self.channels: dict[str, Channelled] = {}
+        self.behind: dict[Subscription, None] = {}
+        self.catching_up = False
+        self.inflight: dict[m.RequestId, asyncio.Task[None] | None] = {}
+        self.auth_in_flight = False
+        self.backlog: list[m.Message] | None = None
+        now = node.wheel.now
+        self._machine = Machine(ConnectionState.CONNECTING, CONNECTION)
+        self._last_in = now
+        self._ping_due = now + node.first_ping()
+        self._suspect = False
+        self._writable: asyncio.Future[None] | None = None
+        self._stall_size = 0
+        self._strikes = 0
+        self._strikes_since = now
+
+    # ---- for handlers --------------------------------------------------------
+
+    @property
+    def user(self) -> str:
+        return self.identity.user
+
+    @property
+    def state(self) -> ConnectionState:
+        return self._machine.state
+
+    def __repr__(self) -> str:
+        return (
+            f"<Connection {self.id} user={self.user!r} {self.state} {self.dialect.name} "
+            f"subscriptions={len(self.subscriptions)}>"
+        )
+
+    # ---- opening --------------------------------------------------------------
+
+    def opened(self) -> None:
+        """Greet, and start the clock for ``auth``."""
+        node, limits = self.node, self.node.limits
+        if self.dialect.needs_auth:
+            self.send(
+                m.Hello(
+                    PROTOCOL_VERSION,
+                    node.id,
+                    self.secret,
+                    node.now_ms(),
+                    list(node.features),
+                    int(limits.ping_interval * 1000),
+                    node.announced,
+                )
+            )
+            node.wheel.add(self, limits.auth_timeout)
+        elif node.lets_anonymous_in:
+            self.to(ConnectionState.READY)
+            node.wheel.add(self, self._ping_due - node.wheel.now)
+        else:
+            node.wheel.add(self, limits.auth_timeout)
+
+    def to(self, state: ConnectionState) -> None:
+        """Change the state."""
+        self._machine.to(state)
+
+    def ready(self, identity: Identity) -> None:
+        """The user is known: serve requests."""
+        self.identity = identity
+        self.handshake = None
+        if self.state is not ConnectionState.READY:
+            self.to(ConnectionState.READY)
+        self.node.wheel.add(self, max(1.0, self._ping_due - self.node.wheel.now))
+
+    # ---- Receiver ---------------------------------------------------------------
+
+    def received(self, opcode: int, payload: bytes | memoryview) -> None:
+        self._last_in = self.node.wheel.now
+        if self.state in _ENDED:
+            return
+        if opcode != self.opcode:
+            kind = "text" if self.opcode == 1 else "binary"
+            self.bad(BadMessage(f"the dialect {self.dialect.name} uses {kind} messages"))
+            return
+        if len(payload) > self.node.limits.auth and self.state is not ConnectionState.READY:
+            self.close(CloseCode.TOO_BIG, "too big for a message before auth")
+            return
+        try:
+            message = self.dialect.decode(payload)
+        except BadMessage as bad:
+            self.bad(bad)
+            return
+        if self.auth_in_flight and isinstance(message, m.Auth):
+            self.node.violation(self, "an auth is in flight")
+        elif self.backlog is not None:
+            self.backlog.append(message)
+        else:
+            self.node.dispatch(self, message, len(payload))
+
+    def heard(self) -> None:
+        self._last_in = self.node.wheel.now
+
+    def closed(self, code: int, reason: str) -> None:
+        if self.state is not ConnectionState.CLOSED:
+            self._release()
+            self.to(ConnectionState.CLOSED)
+            self.node.closed(self)
+
+    def pause_writing(self) -> None:
+        if self.paused:
+            return
+        self.paused = True
+        self.paused_at = self.node.wheel.now
+        self._stall_size = self.transport.write_buffer_size()
+        self.hold_reading()
+        self.node.hub.stuck(self, self.subscriptions.values())
+        self.node.wheel.add(self, 1.0)
+
+    def resume_writing(self) -> None:
+        if not self.paused:
+            return
+        self.paused = False
+        self._last_in = self.node.wheel.now  # we were the ones who did not listen
+        self.release_reading()
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # ---- writing ------------------------------------------------------------------
+
+    def send(self, message: m.Message) -> None:
+        """Queue a message for the end of the loop's turn."""
+        payload = self.dialect.encode(message, self.node.now_ms())
+        if payload:
+            self.send_payload(payload)
+
+    def send_payload(self, payload: bytes) -> None:
+        """Queue an encoded message for the end of the loop's turn."""
+        self.out.append(frame(self.opcode, payload))
+        self.node.hub.touch(self)
+
+    async def writable(self) -> None:
+        """Wait until the write buffer has room, or the connection is closed. Safe to cancel."""
+        while self.paused and self.state not in _ENDED:
+            if self._writable is None:
+                self._writable = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._writable)
+
+    def respond(self, request_id: m.RequestId, payload: Any) -> None:
+        """Answer a request."""
+        self.send(m.Response(request_id, payload))
+
+    def refuse(
+        self, request_id: m.RequestId | None, error: RequestError, channel: str | None = None
+    ) -> None:
+        """Answer a request with an error."""
+        self.send(
+            m.Error(
+                request_id,
+                error.code,
+                error.name,
+                error.message,
+                error.temporary,
+                error.outcome,
+                None if error.retry_after is None else int(error.retry_after * 1000),
+                error.details,
+                None if self.dialect.acknowledges else channel,
+            )
+        )
+
+    # ---- back-pressure --------------------------------------------------------------
+
+    def hold_reading(self) -> None:
+        """Stop reading until :meth:`release_reading` was called as often."""
+        self.held_reading += 1
+        if self.held_reading == 1:
+            self.transport.pause_reading()
+
+    def release_reading(self) -> None:
+        """Undo one :meth:`hold_reading`."""
+        self.held_reading -= 1
+        if self.held_reading == 0 and self.state not in _ENDED:
+            self._last_in = self.node.wheel.now
+            self.transport.resume_reading()
+
+    def begin(self, request_id: m.RequestId, task: asyncio.Task[None] | None) -> None:
+        """Note a request in flight; at the limit, read no more."""
+        self.inflight[request_id] = task
+        if len(self.inflight) == self.node.limits.inflight:
+            self.hold_reading()
+
+    def end(self, request_id: m.RequestId) -> None:
+        """Note that a request is answered."""
+        if request_id in self.inflight:
+            if len(self.inflight) == self.node.limits.inflight:
+                self.release_reading()
+            del self.inflight[request_id]
+
+    # ---- what is wrong ----------------------------------------------------------------
+
+    def bad(self, bad: BadMessage) -> None:
+        """Answer what is no message; too many of them end the connection."""
+        self.node.count("bad_messages")
+        if bad.unknown_type and bad.request_id is None and self.dialect.acknowledges:
+            return
+        code = ErrorCode.UNKNOWN_TYPE if bad.unknown_type else ErrorCode.BAD_REQUEST
+        self.refuse(bad.request_id, RequestError(str(bad), code=code), bad.channel)
+        if bad.strike:
+            now = self.node.wheel.now
+            if now - self._strikes_since > STRIKE_WINDOW:
+                self._strikes, self._strikes_since = 0, now
+            self._strikes += 1
+            if self._strikes > self.node.limits.strikes:
+                self.close(CloseCode.BAD_MESSAGES, "too many bad messages")
+
+    # ---- deadlines ----------------------------------------------------------------------
+
+    def tick(self, now: float) -> float:
+        """Do what is due: see :class:`everwire.net.heartbeat.Ticked`."""
+        state = self.state
+        if state in _ALIVE:
+            return self._tick_paused(now) if self.paused else self._tick_open(now)
+        if state is ConnectionState.CONNECTING:
+            seconds = self.node.limits.auth_timeout
+            self.close(CloseCode.AUTH_DEADLINE, f"no auth within {seconds:g} s")
+            return self.node.limits.close_timeout
+        if state is ConnectionState.CLOSING:
+            self.transport.abort()
+        return 0
+
+    def _tick_open(self, now: float) -> float:
+        limits = self.node.limits
+        if self.held_reading:
+            self._last_in = now
+        silent = now - self._last_in
+        if silent >= limits.ping_interval + limits.ping_grace:
+            return self._silent(now)
+        self._suspect = False
+        if self.identity.expires is not None and self.node.wall() >= self.identity.expires:
+            self.close(CloseCode.TOKEN_REFUSED, "the token has expired")
+            return limits.close_timeout
+        self._stall_size = self.transport.write_buffer_size()
+        if now >= self._ping_due:
+            self._ping_due = now + limits.ping_interval
+            self.ping()
+        due = min(self._ping_due, self._last_in + limits.ping_interval + limits.ping_grace)
+        if self.identity.expires is not None:
+            due = min(due, now + self.identity.expires - self.node.wall())
+        return max(0.5, due - now)
+
+    def ping(self) -> None:
+        """Ask for a sign of life, and give one."""
+        if self.dialect.needs_auth:
+            self.send(m.Ping(self.node.now_ms()))
+        else:
+            self.transport.ping()
+
+    def _silent(self, now: float) -> float:
+        """Nothing came for too long: was it us?"""
+        limits = self.node.limits
+        before, self._stall_size = self._stall_size, self.transport.write_buffer_size()
+        if self._stall_size < before:  # what we write is being read, slowly: it is alive
+            self._last_in = now
+            return limits.probe
+        lagged = self.node.wheel.lagged_at >= self._last_in
+        if (lagged or self._stall_size) and not self._suspect:
+            self._suspect = True
+            self.ping()
+            return limits.probe
+        self.node.count("heartbeat_losses")
+        self.close(CloseCode.HEARTBEAT, "no sign of life")
+        self.transport.abort()
+        return 0
+
+    def _tick_paused(self, now: float) -> float:
+        size = self.transport.write_buffer_size()
+        if size < self._stall_size:
+            self.paused_at = now
+        self._stall_size = size
+        if now - self.paused_at >= self.node.limits.stall:
+            self.node.count("slow_consumers")
+            self.close(CloseCode.SLOW_CONSUMER, "no progress in reading")
+            return self.node.limits.close_timeout
+        return 1.0
+
+    # ---- closing --------------------------------------------------------------------------
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Say goodbye: everything that the connection holds is let go at once."""
+        if self.state in _ENDED:
+            return
+        self.node.hub.flush()  # what was promised before goes out before
+        self._release()
+        self.to(ConnectionState.CLOSING)
+        self.transport.close(code, reason)
+        self.node.wheel.add(self, self.node.limits.close_timeout)
+
+    def _release(self) -> None:
+        """Leave all channels; cancel what runs for this connection. Twice is once."""
+        node = self.node
+        for subscription in list(self.subscriptions.values()):
+            node.hub.remove(subscription)
+        if self.subscriptions or self.channels:
+            node.left(self, list(self.subscriptions.values()))
+        self.subscriptions.clear()
+        self.channels.clear()
+        self.behind.clear()
+        self.out.clear()
+        self.backlog = None
+        for task in self.inflight.values():
+            if task is not None:
+                task.cancel()
+        self.inflight.clear()
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+
+_ALIVE = (ConnectionState.AUTHENTICATING, ConnectionState.READY)
+_ENDED = (ConnectionState.CLOSING, ConnectionState.CLOSED)

@@ -1,0 +1,1 @@
+"""The native listener: TCP to WebSocket, and a few small pages."""

@@ -1,0 +1,176 @@
+"""The first bytes of a connection: the request, refusals, small pages, the handshake.
+
+When the handshake is good, the connection is handed to a WebSocket together with what
+was read beyond the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import cast
+
+from ...limits import Limits
+from ...net.heartbeat import Wheel
+from ...net.transport import Handshake, Receiver, Transport
+from ...net.websocket import WebSocket, accept_upgrade
+from .request import Refused, Request, check_upgrade, parse_request, response
+
+logger = logging.getLogger("everwire.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A small page. ``body`` may be a function, called for each request."""
+
+    content_type: str
+    body: bytes | Callable[[], tuple[HTTPStatus, bytes]]
+    headers: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class FrontOptions:
+    """What all connections of a listener have in common."""
+
+    limits: Limits
+    wheel: Wheel
+    accept: Callable[[Transport, Handshake], Receiver]
+    paths: frozenset[str]
+    assets: Mapping[str, Asset]
+    open: set[Front]
+    draining: bool = False
+
+
+class Front(asyncio.Protocol):
+    """One connection until it is a WebSocket, or closed."""
+
+    __slots__ = ("_data", "_options", "_remote", "_transport")
+
+    def __init__(self, options: FrontOptions) -> None:
+        self._options = options
+        self._data = b""
+        self._transport: asyncio.Transport | None = None
+        self._remote = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        name = transport.get_extra_info("peername")
+        self._remote = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._options.open.add(self)
+        self._options.wheel.add(self, self._options.limits.handshake_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._data += data
+        end = self._data.find(b"\r\n\r\n")
+        limit = self._options.limits.handshake
+        try:
+            if end < 0 and len(self._data) <= limit:
+                self._reject_garbage()
+                return
+            if end < 0 or end > limit:
+                raise Refused(
+                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+                    if b"\r\n" in self._data
+                    else HTTPStatus.REQUEST_URI_TOO_LONG,
+                    f"a request may have {limit} bytes",
+                )
+            head, leftover = self._data[:end], self._data[end + 4 :]
+            self._data = b""
+            self._serve(parse_request(head), leftover)
+        except Refused as refused:
+            self._answer(
+                response(refused.status, f"{refused.reason}\n".encode(), headers=refused.headers)
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._release()
+
+    def tick(self, now: float) -> float:
+        """The request did not arrive in time, or its answer was not read."""
+        if self._transport is not None:
+            self._transport.abort()
+        return 0
+
+    def close(self) -> None:
+        """Drop a connection that is no WebSocket yet."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _release(self) -> None:
+        self._transport = None
+        self._options.open.discard(self)
+
+    def _reject_garbage(self) -> None:
+        """Close at once on what cannot become a request, as a TLS hello on a plain port."""
+        if not self._data[:1].isalpha():
+            assert self._transport is not None
+            self._transport.abort()
+
+    def _serve(self, request: Request, leftover: bytes) -> None:
+        options = self._options
+        if request.upgrade:
+            if request.path not in options.paths:
+                raise Refused(
+                    HTTPStatus.NOT_FOUND, f"WebSockets are at {', '.join(sorted(options.paths))}"
+                )
+            if options.draining:
+                raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "draining", {"Retry-After": "1"})
+            self._upgrade(request, leftover)
+            return
+        asset = options.assets.get(request.path)
+        if asset is None:
+            if request.path in options.paths:
+                raise Refused(
+                    HTTPStatus.UPGRADE_REQUIRED,
+                    "this is a WebSocket endpoint",
+                    {"Upgrade": "websocket", "Connection": "Upgrade, close"},
+                )
+            raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
+        if request.method not in ("GET", "HEAD"):
+            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "GET only", {"Allow": "GET, HEAD"})
+        status, body = asset.body() if callable(asset.body) else (HTTPStatus.OK, asset.body)
+        self._answer(
+            response(
+                status,
+                body,
+                content_type=asset.content_type,
+                headers=asset.headers,
+                head_only=request.method == "HEAD",
+            )
+        )
+
+    def _upgrade(self, request: Request, leftover: bytes) -> None:
+        key, offered, dialect = check_upgrade(request)
+        options, transport, remote = self._options, self._transport, self._remote
+        assert transport is not None
+        handshake = Handshake(request.path, request.headers, tuple(offered), remote, request.query)
+        limits = options.limits
+
+        def connected(websocket: WebSocket) -> Receiver:
+            websocket.set_write_limits(limits.write_high, limits.write_low)
+            return options.accept(websocket, handshake)
+
+        self._release()
+        accept_upgrade(
+            transport,
+            WebSocket(limits.hard_cap, remote=remote, close_timeout=limits.close_timeout),
+            key=key,
+            subprotocol=dialect.subprotocol,
+            max_message=limits.hard_cap,
+            leftover=leftover,
+            connected=connected,
+        )
+
+    def _answer(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+            self._transport.close()

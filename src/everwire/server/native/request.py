@@ -1,0 +1,170 @@
+"""Reading an HTTP/1.1 request head, strictly, and the WebSocket handshake in it. No I/O.
+
+RFC 9112 (the head) and RFC 6455 section 4.2.1 (the handshake).
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from ...protocol.dialects import Dialect, negotiate, subprotocols
+
+MAX_HEADERS = 100
+MAX_LINE = 8192
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TARGET = re.compile(r"[\x21-\x7e]+")
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class Refused(Exception):
+    """The request gets this answer, and the connection is closed.
+
+    Attributes:
+        status: the HTTP status.
+        reason: one line for people.
+        headers: more headers for the answer.
+    """
+
+    def __init__(
+        self, status: HTTPStatus, reason: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+        self.headers = headers or {}
+
+
+@dataclass(slots=True)
+class Request:
+    """A request's head; header names in lower case, repeated ones joined by a comma."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+
+    @property
+    def upgrade(self) -> bool:
+        """Whether it asks for a WebSocket."""
+        return "websocket" in _list(self.headers.get("upgrade", "").lower())
+
+
+def _list(value: str) -> list[str]:
+    return [part for part in (piece.strip(" \t") for piece in value.split(",")) if part]
+
+
+def parse_request(head: bytes) -> Request:
+    """Read a request head, without the empty line that ends it.
+
+    Raises:
+        Refused: it is not HTTP/1.1 as RFC 9112 has it, or asks for something not served.
+    """
+    text = head.decode("latin-1")
+    first, *lines = text.split("\r\n")
+    parts = first.split(" ")
+    if len(first) > MAX_LINE:
+        raise Refused(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long")
+    if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]) or not _TARGET.fullmatch(parts[1]):
+        raise Refused(HTTPStatus.BAD_REQUEST, "not an HTTP request")
+    method, target, version = parts
+    if version != "HTTP/1.1":
+        if re.fullmatch(r"HTTP/\d\.\d", version):
+            raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.1 is served")
+        raise Refused(HTTPStatus.BAD_REQUEST, "not an HTTP request")
+    if len(lines) > MAX_HEADERS:
+        raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers")
+    headers = _parse_headers(lines)
+    if "host" not in headers:
+        raise Refused(HTTPStatus.BAD_REQUEST, "the Host header is missing")
+    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+        raise Refused(HTTPStatus.BAD_REQUEST, "a request with a body is not served here")
+    path, _, query = target.partition("?")
+    return Request(method, path, query, headers)
+
+
+def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in lines:
+        if len(line) > MAX_LINE:
+            raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long")
+        name, colon, value = line.partition(":")
+        if not colon or not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
+            raise Refused(HTTPStatus.BAD_REQUEST, "a malformed header")
+        name, value = name.lower(), value.strip(" \t")
+        if name in headers:
+            if name in _ONCE:
+                raise Refused(HTTPStatus.BAD_REQUEST, f"header {name} was sent twice")
+            value = f"{headers[name]}, {value}"
+        headers[name] = value
+    return headers
+
+
+def check_upgrade(request: Request) -> tuple[str, Sequence[str], Dialect]:
+    """Check a WebSocket handshake.
+
+    Returns:
+        The key, the offered subprotocols, and the dialect they pick.
+
+    Raises:
+        Refused: it breaks RFC 6455, or offers only subprotocols that nobody knows.
+    """
+    headers = request.headers
+    if request.method != "GET":
+        raise Refused(
+            HTTPStatus.METHOD_NOT_ALLOWED, "a WebSocket is opened by GET", {"Allow": "GET"}
+        )
+    if "upgrade" not in _list(headers.get("connection", "").lower()):
+        raise Refused(HTTPStatus.UPGRADE_REQUIRED, "Connection: Upgrade is missing", _UPGRADE)
+    if headers.get("sec-websocket-version") != "13":
+        raise Refused(
+            HTTPStatus.UPGRADE_REQUIRED,
+            "only WebSocket version 13 is served",
+            {**_UPGRADE, "Sec-WebSocket-Version": "13"},
+        )
+    key = headers.get("sec-websocket-key", "")
+    try:
+        valid = len(b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        valid = False
+    if not valid:
+        raise Refused(HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64")
+    offered = _list(headers.get("sec-websocket-protocol", ""))
+    dialect = negotiate(offered)
+    if dialect is None:
+        raise Refused(
+            HTTPStatus.BAD_REQUEST,
+            f"none of these subprotocols is known; known are {', '.join(subprotocols())}, "
+            "or none at all for plain JSON",
+        )
+    return key, offered, dialect
+
+
+_ONCE = ("host", "sec-websocket-key", "sec-websocket-version", "content-length")
+_UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade, close"}
+
+
+def response(
+    status: HTTPStatus,
+    body: bytes = b"",
+    *,
+    content_type: str = "text/plain; charset=utf-8",
+    headers: Mapping[str, str] | None = None,
+    head_only: bool = False,
+) -> bytes:
+    """Make a whole HTTP answer, after which the connection is closed."""
+    fields = {
+        "Content-Type": content_type,
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        **(headers or {}),
+    }
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}"]
+    lines += [f"{name}: {value}" for name, value in fields.items()]
+    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+    return head if head_only else head + body

@@ -1,0 +1,393 @@
+"""One process: hub, broker and connections."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from random import Random, SystemRandom
+from secrets import token_hex, token_urlsafe
+from typing import TYPE_CHECKING, Any
+
+from ..brokers import Broker
+from ..brokers.base import Page, Publication, Published, PublishOutcome, Record
+from ..codes import CloseCode, ErrorCode
+from ..errors import BrokerUnavailable, RequestError
+from ..hub.hub import Hub
+from ..hub.registry import Channel, Subscription
+from ..net.heartbeat import Wheel
+from ..net.tasks import TaskOwner
+from ..net.transport import Handshake, Receiver, Transport
+from ..protocol import messages as m
+from ..protocol.channels import channel_key
+from ..protocol.data import plain_data
+from ..protocol.dialects import dialect
+from ..protocol.states import ConnectionState
+from . import requests, subscribing
+from .access import Access, Channelled
+from .app import Identity
+from .commands import CommandLog
+from .connection import Connection
+from .publishing import Publishing, payload_of
+
+if TYPE_CHECKING:
+    from .app import Everwire
+
+logger = logging.getLogger("everwire.server")
+
+
+class Node:
+    """Runs an :class:`~everwire.Everwire` in this process; see :meth:`Everwire.start`.
+
+    Attributes:
+        id: random, new at each start.
+        connections: by their secret.
+        counters: what happened how often, by name.
+    """
+
+    def __init__(self, app: Everwire, broker: Broker, *, random: Random | None = None) -> None:
+        self.app = app
+        self.broker = broker
+        self.limits = app.limits
+        self.wall: Callable[[], float] = app.wall
+        self.random = random or SystemRandom()
+        self.id = token_hex(4)
+        self.features = requests.FEATURES
+        self.anonymous = Identity()
+        self.connections: dict[str, Connection] = {}
+        self.counters: Counter[str] = Counter()
+        self.draining = False
+        self.access = Access(app.handlers.rules)
+        self.tasks = TaskOwner(f"node {self.id}")
+        self._publishing: dict[Connection, Publishing] = {}
+        self._chores: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self._chore_task: asyncio.Task[None] | None = None
+        self._opening: dict[str, asyncio.Future[None]] = {}
+        self._emptied = asyncio.Event()
+        function = app.handlers.authenticate
+        self.lets_anonymous_in = function is None or app.allow_anonymous
+        self.authenticate_needs = (
+            frozenset(
+                name
+                for name, parameter in inspect.signature(function).parameters.items()
+                if parameter.default is inspect.Parameter.empty
+            )
+            if function is not None
+            else frozenset()
+        )
+        limits = self.limits
+        self.announced = {
+            "message": limits.message,
+            "auth": limits.auth,
+            "inflight": limits.inflight,
+            "subscriptions": limits.subscriptions,
+            "subscribeBatch": limits.subscribe_batch,
+            "dedupeWindow": int(limits.dedupe_window * 1000),
+        }
+        # Both dispatch on a message's own class: each dialect decodes into its own.
+        self._handlers: dict[type[m.Message], Callable[[Any, Any, Any], None] | None] = {}
+        self.wheel: Wheel
+        self.hub: Hub
+        self.commands: CommandLog
+
+    # ---- life -----------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the broker, then everything that depends on it.
+
+        Cancelling leaves it to be started again.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached.
+        """
+        loop = asyncio.get_running_loop()
+        self.hub = Hub(loop, self._recover, self._presence)
+        self.wheel = Wheel(loop)
+        self.commands = CommandLog(self.limits.dedupe_window, loop.time)
+        await self.broker.start(self)
+        self.wheel.start()
+        self.wheel.add(self, 1.0)
+
+    async def drain(self, window: float, hasten: asyncio.Event | None = None) -> None:
+        """Send the clients away, each at its own moment within ``window`` seconds.
+
+        Returns when all are gone, or were closed. Cancelling stops waiting.
+        """
+        self.draining = True
+        close_in = int(window * 1000)
+        for connection in list(self.connections.values()):
+            connection.send(m.Drain(int(self.random.uniform(0, window * 0.8) * 1000), close_in))
+        await self._wait_empty(window, hasten)
+        self._close_all(CloseCode.DRAINING, "the node is draining")
+        await self._wait_empty(self.limits.close_timeout, hasten)
+
+    async def stop(self) -> None:
+        """Close what is left, stop the tasks, then the broker. Twice is once."""
+        self.draining = True
+        self._close_all(CloseCode.DRAINING, "the node is stopping")
+        await self._wait_empty(min(1.0, self.limits.close_timeout))
+        for connection in list(self.connections.values()):
+            connection.transport.abort()
+            connection.closed(CloseCode.ABNORMAL, "")
+        self.wheel.stop()
+        if self._chore_task is not None:
+            await asyncio.wait({self._chore_task}, timeout=1.0)
+        self.tasks.cancel_all()
+        await self.commands.stop()
+        await self.tasks.wait_closed()
+        await self.broker.stop()
+
+    def _close_all(self, code: CloseCode, reason: str) -> None:
+        for connection in list(self.connections.values()):
+            if connection.dialect.needs_auth:
+                connection.close(code, reason)
+            else:
+                connection.close(CloseCode.SERVICE_RESTART, reason)
+
+    async def _wait_empty(self, seconds: float, hasten: asyncio.Event | None = None) -> None:
+        """Wait until there are no connections, at most ``seconds``, and not if hastened."""
+        if not self.connections:
+            return
+        self._emptied.clear()
+        waiting = [self.tasks.start(self._emptied.wait(), "drain")]
+        if hasten is not None:
+            waiting.append(self.tasks.start(hasten.wait(), "hasten"))
+        try:
+            await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    def accept(self, transport: Transport, handshake: Handshake) -> Receiver:
+        """Take over a WebSocket that was just opened."""
+        chosen = dialect(transport.subprotocol or "plain")
+        connection = Connection(self, transport, handshake, chosen)
+        self.connections[connection.secret] = connection
+        self.counters["connections"] += 1
+        connection.opened()
+        if self.draining:
+            connection.send(m.Drain(0, 0))
+            connection.close(CloseCode.DRAINING, "the node is draining")
+        return connection
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self.connections.pop(connection.secret, None)
+        if not self.connections:
+            self._emptied.set()
+        self._publishing.pop(connection, None)
+
+    def left(self, connection: Connection, subscriptions: Sequence[Subscription]) -> None:
+        """A connection left all its channels at once."""
+        for subscription in subscriptions:
+            granted = connection.channels.get(subscription.channel.name)
+            if granted is not None and granted.presence:
+                self.disappear(granted.key, connection.id)
+
+    # ---- messages ----------------------------------------------------------------
+
+    def dispatch(self, connection: Connection, message: m.Message, size: int = 0) -> None:
+        """Do what a client's message asks for."""
+        kind = type(message)
+        try:
+            handler = self._handlers[kind]
+        except KeyError:
+            handler = self._handlers[kind] = next(
+                (known for base, known in requests.HANDLERS.items() if issubclass(kind, base)),
+                None,
+            )
+        if connection.state is not ConnectionState.READY and not isinstance(
+            message, requests.BEFORE_AUTH
+        ):
+            self._before_auth(connection, message)
+            return
+        if size > self.limits.message:
+            error = RequestError(code=ErrorCode.TOO_BIG)
+            connection.refuse(getattr(message, "id", None) or None, error)
+        elif handler is None:
+            self.count("unexpected_messages")
+            error = RequestError("a server does not take this", code=ErrorCode.UNKNOWN_TYPE)
+            if not connection.dialect.acknowledges:
+                connection.refuse(None, error)
+        else:
+            handler(self, connection, message)
+
+    def _before_auth(self, connection: Connection, message: m.Message) -> None:
+        if connection.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
+            return
+        if connection.dialect.needs_auth:
+            self.violation(connection, "a request before auth")
+            return
+        channel = getattr(message, "channel", None)
+        error = RequestError(code=ErrorCode.UNAUTHENTICATED)
+        connection.refuse(getattr(message, "id", None) or None, error, channel)
+
+    def violation(self, connection: Connection, text: str) -> None:
+        """The client breaks the protocol."""
+        self.count("violations")
+        connection.close(CloseCode.VIOLATION, text)
+
+    def publishing(self, connection: Connection) -> Publishing:
+        """What the connection's publishes need to know of each other."""
+        found = self._publishing.get(connection)
+        if found is None:
+            found = self._publishing[connection] = Publishing()
+        return found
+
+    # ---- channels ------------------------------------------------------------------
+
+    async def open_channel(self, granted: Channelled) -> Channel:
+        """Have the hub and the broker ready for a channel's subscribers.
+
+        Several may wait for the same channel; the broker is asked once. Cancelling one
+        of them leaves the others waiting.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached.
+        """
+        key = granted.key
+        while (opening := self._opening.get(key)) is not None:
+            await asyncio.shield(opening)
+        channel, new = self.hub.open(key, granted.name, granted.options)
+        if new:
+            opening = self._opening[key] = asyncio.get_running_loop().create_future()
+            try:
+                await self.broker.subscribe([key])
+            except BaseException:
+                self.hub.forget(channel)
+                raise
+            finally:
+                del self._opening[key]
+                opening.set_result(None)
+        return channel
+
+    def tick(self, now: float) -> float:
+        """Let go of channels that nobody has been subscribed to for a while."""
+        for channel in self.hub.idle(now):
+            self.hub.forget(channel)
+            self.chore(lambda key=channel.key: self._unsubscribe(key))  # type: ignore[misc]
+        return 1.0
+
+    async def _unsubscribe(self, key: str) -> None:
+        if key not in self.hub.channels and key not in self._opening:
+            await self.broker.unsubscribe([key])
+
+    def disappear(self, key: str, connection: str) -> None:
+        """End a connection's presence in a channel."""
+        self.chore(lambda: self.broker.presence_remove(key, connection))
+
+    def on_record(self, channel: str, record: Record) -> None:
+        self.hub.on_record(channel, record)
+
+    def on_presence(self, channel: str, joined: Sequence[m.Member], left: Sequence[str]) -> None:
+        self.hub.on_presence(channel, joined, left)
+
+    def _recover(self, subscriptions: Iterable[Subscription]) -> None:
+        for subscription in subscriptions:
+            reader = subscription.reader
+            assert isinstance(reader, Connection)
+            subscribing.recover(self, reader, subscription)
+
+    def _presence(self, channel: Channel, joined: Sequence[m.Member], left: Sequence[str]) -> None:
+        self.chore(lambda: self._tell_presence(channel, joined, left))
+
+    async def _tell_presence(
+        self, channel: Channel, joined: Sequence[m.Member], left: Sequence[str]
+    ) -> None:
+        _, count = await self.broker.presence(channel.key, 0)
+        subscribing.tell_presence(channel, joined, left, count)
+
+    # ---- chores: what needs a broker's answer and nobody waits for ----------------------
+
+    def chore(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do something soon, in order, one after the other."""
+        self._chores.append(work)
+        if self._chore_task is None:
+            self._chore_task = self.tasks.start(self._do_chores(), "chores")
+
+    async def _do_chores(self) -> None:
+        try:
+            while self._chores:
+                chores, self._chores = self._chores, []
+                for work in chores:
+                    try:
+                        await work()
+                    except BrokerUnavailable as error:
+                        logger.warning("left undone: %s", error)
+                    except Exception:
+                        self.log_defect("a chore")
+        finally:
+            self._chore_task = None
+
+    # ---- for the application ----------------------------------------------------------
+
+    async def publish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        message_id: str = "",
+        tenant: str = "",
+    ) -> Published:
+        """See :meth:`everwire.Everwire.publish`."""
+        placed = self.access.place(channel)
+        if placed.rule is None:
+            raise RequestError(f"there is no channel {channel!r}", code=ErrorCode.BAD_CHANNEL)
+        answer: asyncio.Future[PublishOutcome] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: PublishOutcome) -> None:
+            if not answer.done():
+                answer.set_result(outcome)
+
+        publication = Publication(
+            channel_key(tenant, channel),
+            message_id,
+            payload_of(plain_data(data), self.limits.message),
+            options=placed.rule.options,
+        )
+        outcome = self.broker.publish(publication, done)
+        if outcome is None:
+            outcome = await answer
+        if not isinstance(outcome, Published):
+            raise outcome
+        return outcome
+
+    async def history(self, channel: str, *, limit: int, tenant: str = "") -> Page:
+        """See :meth:`everwire.Everwire.history`."""
+        placed = self.access.place(channel)
+        if placed.rule is None:
+            raise RequestError(f"there is no channel {channel!r}", code=ErrorCode.BAD_CHANNEL)
+        return await self.broker.latest(
+            channel_key(tenant, channel), limit=limit, options=placed.rule.options
+        )
+
+    async def presence(self, channel: str, *, tenant: str = "") -> tuple[list[m.Member], int]:
+        """See :meth:`everwire.Everwire.presence`."""
+        key = channel_key(tenant, channel)
+        return await self.broker.presence(key, self.limits.presence_members)
+
+    # ---- small things --------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        """The time, in milliseconds since 1970."""
+        return int(self.wall() * 1000)
+
+    def first_ping(self) -> float:
+        """When a new connection is pinged first: spread, so that a storm is not repeated."""
+        return self.random.uniform(1.0, self.limits.ping_interval)
+
+    def new_secret(self) -> str:
+        """A connection's secret: 128 random bits."""
+        return token_urlsafe(16)
+
+    def count(self, what: str) -> None:
+        """Count something that happened."""
+        self.counters[what] += 1
+
+    def log_defect(self, where: str) -> None:
+        """Log the exception being handled: it is nobody's answer."""
+        self.count("defects")
+        logger.error("a defect in %s", where, exc_info=sys.exception())

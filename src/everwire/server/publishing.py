@@ -1,0 +1,169 @@
+"""Publishing: from a client's message to the broker's acknowledgement.
+
+Rule 2 of the delivery contract: a publisher's messages of a channel take effect in the
+order of the calls. So while one of them waits for anything, the later ones of that
+channel wait behind it; and when one failed for the moment, those that were pipelined
+behind it are refused as ``held``, until the client sends them again with a higher run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..brokers.base import Publication, Published, PublishOutcome
+from ..codes import ErrorCode
+from ..errors import BadData, BrokerUnavailable, Forbidden, RequestError
+from ..protocol import messages as m
+from ..protocol.data import check_data, pack_data
+from .access import Channelled
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .node import Node
+
+_json = msgspec.json.Encoder()
+WORST_GROWTH = 6  # a byte of packed data makes at most six of JSON (\u0000)
+
+
+class Publishing:
+    """What a connection's publishes need to know of each other; made for the first one."""
+
+    __slots__ = ("failed_runs", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, list[m.Publish]] = {}
+        """publishes of channels that the rule's handler is being asked about"""
+        self.failed_runs: dict[str, int] = {}
+        """channels whose publishes of this run and before are held"""
+
+
+def payload_of(data: object, limit: int) -> bytes:
+    """Check and pack a payload.
+
+    Raises:
+        RequestError: it is not allowed, or too big for readers of JSON.
+    """
+    try:
+        check_data(data)
+    except BadData as error:
+        raise RequestError(str(error), code=ErrorCode.BAD_REQUEST) from None
+    packed = pack_data(data)
+    if len(packed) * WORST_GROWTH > limit and len(_json.encode(data)) > limit:
+        raise RequestError(f"as JSON the data has more than {limit} bytes", code=ErrorCode.TOO_BIG)
+    return packed
+
+
+def on_publish(node: Node, connection: Connection, message: m.Publish) -> None:
+    """Handle a client's ``publish``."""
+    if message.id in connection.inflight:
+        node.violation(connection, f"the id {message.id!r} is in flight")
+        return
+    publishing = node.publishing(connection)
+    waiting = publishing.waiting.get(message.channel)
+    try:
+        if waiting is None:
+            channelled = node.access.known(connection, message.channel)
+            if channelled is not None:
+                _publish(node, connection, message, channelled)
+                return
+            waiting = publishing.waiting[message.channel] = []
+            node.tasks.start(_ask(node, connection, message.channel, waiting), "authorise")
+        if message.id:
+            connection.begin(message.id, None)
+        waiting.append(message)
+    except RequestError as error:
+        _refuse(connection, message, error)
+
+
+async def _ask(node: Node, connection: Connection, channel: str, waiting: list[m.Publish]) -> None:
+    """Ask the rule's handler, then publish what has gathered meanwhile, in order."""
+    channelled: Channelled | None = None
+    failure = RequestError(code=ErrorCode.INTERNAL)
+    try:
+        channelled = await node.access.ask(connection, channel)
+    except RequestError as error:
+        failure = error
+    except Exception:
+        node.log_defect(f"the handler of channel {channel!r}")
+    finally:
+        node.publishing(connection).waiting.pop(channel, None)
+    for message in waiting:
+        connection.end(message.id)
+        try:
+            if channelled is None:
+                raise failure
+            _publish(node, connection, message, channelled)
+        except RequestError as error:
+            _refuse(connection, message, error)
+
+
+def _publish(
+    node: Node, connection: Connection, message: m.Publish, channelled: Channelled
+) -> None:
+    """Hand a message to the broker.
+
+    Raises:
+        RequestError: it is refused before that.
+    """
+    if not channelled.grant.publish:
+        raise Forbidden(f"not allowed to publish to {message.channel!r}")
+    failed_runs = node.publishing(connection).failed_runs
+    if failed_runs and (failed := failed_runs.get(message.channel)) is not None:
+        if message.run <= failed:
+            raise RequestError(code=ErrorCode.HELD)
+        del failed_runs[message.channel]
+    publication = Publication(
+        channelled.key,
+        message.id,
+        payload_of(message.data, node.limits.message),
+        connection.user,
+        connection.user or None,
+        None,
+        channelled.options,
+    )
+    outcome = node.broker.publish(
+        publication, lambda outcome: _done(node, connection, message, outcome)
+    )
+    if outcome is None:
+        if message.id:
+            connection.begin(message.id, None)
+        return
+    _answer(node, connection, message, outcome)
+
+
+def _done(node: Node, connection: Connection, message: m.Publish, outcome: PublishOutcome) -> None:
+    """The broker's answer came later."""
+    connection.end(message.id)
+    _answer(node, connection, message, outcome)
+
+
+def _answer(
+    node: Node, connection: Connection, message: m.Publish, outcome: PublishOutcome
+) -> None:
+    if isinstance(outcome, Published):
+        if message.id:
+            position = outcome.position
+            connection.respond(
+                message.id,
+                {
+                    "epoch": position.epoch,
+                    "offset": position.offset,
+                    "duplicate": outcome.duplicate,
+                },
+            )
+        return
+    if isinstance(outcome, BrokerUnavailable):
+        outcome = RequestError(str(outcome), code=ErrorCode.UNAVAILABLE, outcome=outcome.outcome)
+    _refuse(connection, message, outcome)
+
+
+def _refuse(connection: Connection, message: m.Publish, error: RequestError) -> None:
+    if error.temporary or error.outcome == "unknown":
+        publishing = connection.node.publishing(connection)
+        failed = publishing.failed_runs.get(message.channel, -1)
+        publishing.failed_runs[message.channel] = max(failed, message.run)
+        if len(publishing.failed_runs) > connection.node.limits.subscriptions:
+            del publishing.failed_runs[next(iter(publishing.failed_runs))]
+    connection.refuse(message.id or None, error, message.channel)

@@ -1,0 +1,325 @@
+"""Subscribing, and sending history until a reader is where the channel is.
+
+The order of rule 3 of the delivery contract: the broker confirms the subscription; the
+subscription is registered as recovering; numbering and history are read in one step; the
+answer says where delivery starts; history follows as ordinary messages, a page at a time;
+and when the last message that the hub knows of is reached, the subscription joins live,
+in one step. The same path takes up readers that were too slow, and heals holes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..brokers.base import Page, Record
+from ..codes import ErrorCode
+from ..errors import BrokerUnavailable, Forbidden, RequestError
+from ..hub.registry import Channel, Lane, Subscription
+from ..protocol import messages as m
+from ..protocol.states import ConnectionState, SubscriptionState
+from .access import Channelled
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .node import Node
+
+RETRY = 0.5  # seconds between tries to read history while the broker does not answer
+_ALIVE = (ConnectionState.AUTHENTICATING, ConnectionState.READY)
+
+
+class Begun:
+    """A subscription that was registered, and what is to be sent once it was answered."""
+
+    __slots__ = ("asked", "page", "presence", "subscription")
+
+    def __init__(
+        self, subscription: Subscription, page: Page, asked: m.Position | None, presence: bool
+    ) -> None:
+        self.subscription = subscription
+        self.page = page
+        self.asked = asked
+        self.presence = presence
+
+
+async def subscribe(
+    node: Node, connection: Connection, requests: Sequence[m.ChannelRequest]
+) -> tuple[list[m.ChannelResult], list[Begun]]:
+    """Register subscriptions.
+
+    Returns:
+        A result for each request, and what :func:`follow` takes once they were sent.
+
+    Cancelling leaves those that were registered so far for the connection to release.
+    """
+    results: list[m.ChannelResult] = []
+    begun: list[Begun] = []
+    held = 0
+    for request in requests:
+        try:
+            one = await _subscribe_one(node, connection, request)
+        except RequestError as error:
+            results.append(m.ChannelResult(request.channel, error=error_body(error)))
+        except BrokerUnavailable as error:
+            unavailable = RequestError(str(error), code=ErrorCode.UNAVAILABLE)
+            results.append(m.ChannelResult(request.channel, error=error_body(unavailable)))
+        except Exception:
+            node.log_defect(f"the handler of channel {request.channel!r}")
+            results.append(
+                m.ChannelResult(
+                    request.channel, error=error_body(RequestError(code=ErrorCode.INTERNAL))
+                )
+            )
+        else:
+            page, channel = one.page, one.subscription.channel
+            start = page.start
+            results.append(
+                m.ChannelResult(
+                    request.channel,
+                    channel.sid,
+                    start.epoch,
+                    start.offset,
+                    start.id,
+                    one.asked is not None and page.recovered,
+                    channel.options.history > 0,
+                )
+            )
+            held += sum(len(record.payload) for record in page.records)
+            if held > node.limits.write_low:  # read again when there is room to send it
+                one.page = Page(page.top, page.start, (), page.recovered, page.reason)
+            begun.append(one)
+    return results, begun
+
+
+async def _subscribe_one(node: Node, connection: Connection, request: m.ChannelRequest) -> Begun:
+    name = request.channel
+    granted = await node.access.ask(connection, name)
+    if not granted.grant.subscribe:
+        raise Forbidden(f"not allowed to subscribe to {name!r}")
+    before = connection.subscriptions.get(name)
+    if before is not None:  # subscribed anew, from where it says; it stays present
+        _drop(node, connection, before)
+    elif len(connection.subscriptions) >= node.limits.subscriptions:
+        raise RequestError(
+            f"a connection may have {node.limits.subscriptions} subscriptions",
+            code=ErrorCode.SUBSCRIPTIONS,
+        )
+    channel = await node.open_channel(granted)
+    if connection.state not in _ALIVE:
+        raise RequestError(code=ErrorCode.CANCELLED)
+    subscription = Subscription(connection, channel)
+    connection.subscriptions[name] = subscription
+    node.hub.add(subscription)
+    try:
+        page = await node.broker.read(
+            channel.key,
+            request.position,
+            limit=node.limits.page,
+            limit_bytes=node.limits.write_low,
+            options=granted.options,
+        )
+    except BaseException:
+        _drop(node, connection, subscription)
+        raise
+    if subscription.state is not SubscriptionState.SUBSCRIBING:
+        raise RequestError(code=ErrorCode.CANCELLED)
+    node.hub.learn(channel, page.top)
+    subscription.state = SubscriptionState.RECOVERING
+    subscription.move(page.start)
+    if granted.presence:
+        node.chore(lambda: _appear(node, connection, granted, subscription))
+    return Begun(subscription, page, request.position, request.presence and granted.presence)
+
+
+def _drop(node: Node, connection: Connection, subscription: Subscription) -> None:
+    node.hub.remove(subscription)
+    connection.behind.pop(subscription, None)
+    name = subscription.channel.name
+    if connection.subscriptions.get(name) is subscription:
+        del connection.subscriptions[name]
+
+
+async def _appear(
+    node: Node, connection: Connection, granted: Channelled, subscription: Subscription
+) -> None:
+    if subscription.state is SubscriptionState.UNSUBSCRIBED:
+        return
+    info = granted.grant.info if granted.grant.info is not None else connection.identity.info
+    member = m.Member(connection.id, connection.user, info)
+    await node.broker.presence_add(granted.key, member, node.limits.presence_lease)
+
+
+def follow(node: Node, connection: Connection, begun: Sequence[Begun]) -> None:
+    """Send what follows the answer: gaps, history, who is present; then go on live."""
+    for one in begun:
+        subscription = one.subscription
+        if subscription.state is not SubscriptionState.RECOVERING:
+            continue
+        if one.asked is not None and not one.page.recovered:
+            _send_gap(connection, subscription, one.page, one.page.reason, one.asked)
+        _push(connection, subscription, one.page.records)
+        settle(node, connection, subscription)
+        if one.presence:
+            node.chore(partial(_show_presence, node, connection, subscription))
+
+
+async def _show_presence(node: Node, connection: Connection, subscription: Subscription) -> None:
+    """Send who is present, and from now on who comes and goes."""
+    channel = subscription.channel
+    if subscription.state in _LIVE:
+        channel.watchers[connection] = subscription
+    members, count = await node.broker.presence(channel.key, node.limits.presence_members)
+    if subscription.state in _LIVE:
+        connection.send(m.Presence(channel.sid, True, members, [], count))
+
+
+_LIVE = (SubscriptionState.RECOVERING, SubscriptionState.SUBSCRIBED)
+
+
+def _push(connection: Connection, subscription: Subscription, records: Sequence[Record]) -> None:
+    """Send messages out of history, as they would have been sent live."""
+    if not records:
+        return
+    channel = subscription.channel
+    lane = channel.lanes.get(connection.dialect) or Lane(channel, connection.dialect)
+    connection.out.append(b"".join([lane.frame(record) for record in records]))
+    connection.node.hub.touch(connection)
+    last = records[-1]
+    subscription.move(m.Position(last.epoch, last.offset, last.id))
+
+
+def _send_gap(
+    connection: Connection,
+    subscription: Subscription,
+    page: Page,
+    reason: str,
+    asked: m.Position,
+) -> None:
+    channel = subscription.channel
+    connection.node.count("gaps")
+    connection.send(
+        m.GapNotice(
+            channel.sid,
+            page.start.epoch,
+            page.start.offset,
+            page.start.id,
+            reason,
+            asked.offset if asked.epoch == page.start.epoch else None,
+            None if connection.dialect.acknowledges else channel.name,
+        )
+    )
+
+
+def settle(node: Node, connection: Connection, subscription: Subscription) -> None:
+    """Join live if the channel's last message is reached; otherwise read on."""
+    if not connection.paused and node.hub.join(subscription):
+        connection.behind.pop(subscription, None)
+    else:
+        recover(node, connection, subscription)
+
+
+def recover(node: Node, connection: Connection, subscription: Subscription) -> None:
+    """Have a subscription sent what follows its position, as the reader can take it."""
+    if connection.state not in _ALIVE:
+        return
+    connection.behind[subscription] = None
+    if not connection.catching_up:
+        connection.catching_up = True
+        node.tasks.start(_catch_up(node, connection), "catch-up")
+
+
+async def _catch_up(node: Node, connection: Connection) -> None:
+    """Send pages of history to a connection, one task for all its subscriptions."""
+    try:
+        while connection.behind and connection.state in _ALIVE:
+            await connection.writable()
+            for subscription in list(connection.behind):
+                await _catch_up_one(node, connection, subscription)
+                await asyncio.sleep(0)  # let it be written, and the buffer be measured
+                if connection.paused:
+                    break
+    finally:
+        connection.catching_up = False
+
+
+async def _catch_up_one(node: Node, connection: Connection, subscription: Subscription) -> None:
+    channel, position = subscription.channel, subscription.position
+    try:
+        page = await node.broker.read(
+            channel.key,
+            position,
+            limit=node.limits.page,
+            limit_bytes=node.limits.write_low,
+            options=channel.options,
+        )
+    except BrokerUnavailable:
+        await asyncio.sleep(RETRY)
+        return
+    if subscription.state is not SubscriptionState.RECOVERING:
+        connection.behind.pop(subscription, None)
+        return
+    node.hub.learn(channel, page.top)
+    if not page.recovered:
+        reason = "slow" if page.reason == "expired" else page.reason
+        _send_gap(connection, subscription, page, reason, position)
+        subscription.move(page.start)
+    _push(connection, subscription, page.records)
+    if node.hub.join(subscription):
+        connection.behind.pop(subscription, None)
+
+
+def unsubscribe(node: Node, connection: Connection, name: str) -> bool:
+    """End a subscription; return whether there was one."""
+    subscription = connection.subscriptions.pop(name, None)
+    granted = connection.channels.pop(name, None)
+    if subscription is None:
+        return False
+    node.hub.remove(subscription)
+    connection.behind.pop(subscription, None)
+    if granted is not None and granted.presence:
+        node.disappear(granted.key, connection.id)
+    return True
+
+
+def tell_presence(
+    channel: Channel, joined: Sequence[m.Member], left: Sequence[str], count: int
+) -> None:
+    """Send who came and went to those who want to know; encoded once for each dialect."""
+    encoded: dict[object, bytes] = {}
+    for reader in channel.watchers:
+        payload = encoded.get(reader.dialect)
+        if payload is None:
+            message = m.Presence(channel.sid, False, list(joined), list(left), count)
+            payload = encoded[reader.dialect] = reader.dialect.encode(message)
+        if payload:
+            reader.send_payload(payload)  # type: ignore[attr-defined]
+
+
+def result_payload(result: m.ChannelResult) -> dict[str, Any]:
+    """A result as it stands inside a response: nothing of a success is left out."""
+    if result.error is not None:
+        return {"channel": result.channel, "error": msgspec.to_builtins(result.error)}
+    return {
+        "channel": result.channel,
+        "sid": result.sid,
+        "epoch": result.epoch,
+        "offset": result.offset,
+        "id": result.id,
+        "recovered": result.recovered,
+        "recoverable": result.recoverable,
+    }
+
+
+def error_body(error: RequestError) -> m.ErrorBody:
+    """An error as it stands inside a response."""
+    return m.ErrorBody(
+        error.code,
+        error.name,
+        error.message,
+        error.temporary,
+        None if error.retry_after is None else int(error.retry_after * 1000),
+    )
