@@ -1,0 +1,110 @@
+"""Our client, dialect ``plain``, against the Node.js and Redis server of the pattern
+document, as it stands there, with a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from everwire import Gap, Message, connect
+
+HERE = Path(__file__).parent
+REDIS_PORT = 6379  # the document's server knows no other
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(port: int) -> None:
+    end = time.monotonic() + 10
+    while not answers(port):
+        assert time.monotonic() < end, f"nobody listens on {port}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def node_server(start: Callable[..., Any], seed: Path, free_port: int) -> Callable[[], Any]:
+    """Start the document's server, and Redis for it."""
+    assert not answers(REDIS_PORT), f"port {REDIS_PORT} is taken: the server needs Redis there"
+    start(
+        ["redis-server", "--port", str(REDIS_PORT), "--bind", "127.0.0.1",
+         "--save", "", "--appendonly", "no"]
+    )  # fmt: skip
+    wait_for(REDIS_PORT)
+
+    def node_server() -> Any:
+        child = start(
+            ["node", seed / "server.cjs"],
+            env={"NODE_PATH": str(HERE / "node_modules"), "PORT": str(free_port)},
+        )
+        wait_for(free_port)
+        child.url = f"ws://127.0.0.1:{free_port}/"
+        return child
+
+    return node_server
+
+
+def test_the_plain_client_subscribes_publishes_and_unsubscribes(
+    node_server: Callable[[], Any],
+) -> None:
+    url = node_server().url
+
+    async def main() -> None:
+        async with (
+            connect(url, dialect="plain") as one,
+            connect(url, dialect="plain") as two,
+            one.subscribe("news") as news,
+            two.subscribe("news") as also,
+            two.subscribe("other") as other,
+        ):
+            sent = [{"n": n, "text": "ä" * n} for n in range(50)]
+            for data in sent:
+                await one.publish("news", data)
+            await one.publish("other", "o")
+            for room in (news, also):
+                got = [item async for item in take(room, 50)]
+                assert got == sent
+            assert [item async for item in take(other, 1)] == ["o"]
+
+    asyncio.run(main())
+
+
+def test_the_plain_client_comes_back_and_says_that_it_may_have_missed_something(
+    node_server: Callable[[], Any],
+) -> None:
+    child = node_server()
+
+    async def main() -> None:
+        async with connect(child.url, dialect="plain") as client:
+            async with client.subscribe("news") as room:
+                await client.publish("news", 1)
+                assert [item async for item in take(room, 1)] == [1]
+                child.kill()
+                await asyncio.sleep(0.5)
+                await asyncio.to_thread(node_server)
+                item = await anext(aiter(room))
+                assert isinstance(item, Gap)
+                assert item.reason == "dropped"
+                await client.publish("news", 2)
+                assert [item async for item in take(room, 1)] == [2]
+
+    asyncio.run(main())
+
+
+async def take(room: Any, count: int) -> Any:
+    """Yield the data of the next messages."""
+    async with asyncio.timeout(15):
+        async for item in room:
+            assert isinstance(item, Message), item
+            yield item.data
+            count -= 1
+            if count == 0:
+                return
