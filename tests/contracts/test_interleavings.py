@@ -17,7 +17,7 @@ from everwire import Everwire, Gap, Grant, Message, Position, connect
 from everwire.limits import Limits
 from everwire.testing import Network, VirtualLoop, run
 
-from .stepped import STEP, SteppedBroker
+from .stepped import STEP, LateBroker, LossyBroker, SteppedBroker
 
 URL = "ws://node/ws"
 STEPS = 12  # from the opening of the link until the subscription is live
@@ -25,13 +25,19 @@ BEFORE = 3  # messages that are there already
 
 
 async def one(
-    name: str, moments: tuple[int, ...], kill: int, *, recover: bool, history: int
+    name: str,
+    broker: SteppedBroker,
+    moments: tuple[int, ...],
+    kill: int,
+    *,
+    recover: bool,
+    history: int,
 ) -> None:
     """Run one interleaving and check what the application saw."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     network = Network(latency=STEP / 2, trace_limit=0)
-    wire = Everwire(SteppedBroker(), limits=Limits(page=1), wall=loop.wall)
+    wire = Everwire(broker, limits=Limits(page=1), wall=loop.wall)
     wire.channel("c", history=history, grant=Grant(publish=True))
     node = await wire.start()
     listener = network.listen(URL, node.accept)
@@ -92,21 +98,64 @@ def check(
         assert not gaps, "a gap where history reaches back"
 
 
+INTERLEAVINGS = [
+    (moments, kill)
+    for kill in range(STEPS + 1)
+    for moments in combinations_with_replacement(range(0, STEPS, 2), 3)
+]
+BROKERS = {"stepped": SteppedBroker, "late": LateBroker, "lossy": LossyBroker}
+
+
+@pytest.mark.parametrize("broker", BROKERS)
 @pytest.mark.parametrize("name", ["msgpack", "json"])
 @pytest.mark.parametrize(("recover", "history"), [(True, 100), (False, 100), (True, 1), (False, 1)])
 def test_the_application_sees_the_contract_in_every_interleaving(
-    name: str, recover: bool, history: int
+    broker: str, name: str, recover: bool, history: int
 ) -> None:
-    # The second dialect takes the same path: a sample of it is enough.
-    stride = 1 if name == "msgpack" else 17
-    interleavings = [
-        (moments, kill)
-        for kill in range(STEPS + 1)
-        for moments in combinations_with_replacement(range(0, STEPS, 2), 3)
-    ]
-    for moments, kill in interleavings[::stride]:
+    # The second dialect takes the same path, and so does a second broker: samples.
+    stride = (1 if name == "msgpack" else 17) * (1 if broker == "stepped" else 5)
+    for moments, kill in INTERLEAVINGS[::stride]:
         try:
-            run(one(name, moments, kill, recover=recover, history=history))
+            run(one(name, BROKERS[broker](), moments, kill, recover=recover, history=history))
         except BaseException as error:
             error.add_note(f"messages at steps {moments}, killed at step {kill}")
             raise
+
+
+@pytest.mark.parametrize("broker", BROKERS)
+def test_a_link_that_dies_again_and_again_loses_and_doubles_nothing(broker: str) -> None:
+    """A hundred messages while the link is cut every few steps."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        network = Network(latency=STEP / 2, trace_limit=0)
+        wire = Everwire(BROKERS[broker](), limits=Limits(page=3), wall=loop.wall)
+        wire.channel("c", history=1000, grant=Grant(publish=True))
+        node = await wire.start()
+        listener = network.listen(URL, node.accept)
+        client = connect(URL, network=network, random=loop.random, wall=loop.wall)
+        seen: list[object] = []
+
+        async def reader() -> None:
+            async with client.subscribe("c") as room:
+                async for item in room:
+                    assert isinstance(item, Message), item
+                    seen.append(item.data)
+                    if len(seen) == 101:  # the last is one that even the lossy broker tells of
+                        return
+
+        async with client, asyncio.TaskGroup() as group:
+            reading = group.create_task(reader())
+            await asyncio.sleep(1)
+            for n in range(101):
+                if n % 7 == 3:
+                    loop.call_later(loop.random.uniform(0, 6 * STEP), network.cut)
+                await client.publish("c", n)
+            await reading
+        assert seen == list(range(101))
+        listener.close()
+        await wire.stop()
+
+    for seed in range(5):
+        run(main, seed=seed)

@@ -18,6 +18,7 @@ from everwire.protocol import messages as m
 from everwire.server.node import Node
 from everwire.testing import Direction, Network, VirtualLoop, run
 
+from ..contracts.stepped import STEP, SteppedBroker
 from .peer import Peer, open_app, serving
 
 Scenario = Callable[[Network, Node], Coroutine[Any, Any, None]]
@@ -518,3 +519,45 @@ def test_requests_end_in_time_and_on_cancel_and_never_leak_a_defect() -> None:
             assert node.counters["defects"] == 1
 
     run(main)
+
+
+def test_many_first_subscribers_at_once_ask_the_broker_once_and_wait_for_it() -> None:
+    asked: list[list[str]] = []
+
+    class Asked(SteppedBroker):
+        async def subscribe(self, channels: Any) -> None:
+            asked.append(list(channels))
+            await super().subscribe(channels)
+
+    async def scenario(network: Network, node: Node) -> None:
+        peers = [await ready(network) for _ in range(10)]
+        for peer in peers:
+            peer.send(m.Subscribe(7, [m.ChannelRequest("c")]))
+        await asyncio.sleep(STEP)
+        assert not any(node.hub.channels["c"].subscriptions)  # not confirmed yet
+        for peer in peers:
+            assert isinstance(await peer.answer(7), m.Response)
+        assert asked == [["c"]]
+
+    with_node(scenario, open_app(broker=Asked()))
+
+
+def test_a_broker_that_cannot_subscribe_is_a_temporary_error_and_leaves_nothing_behind() -> None:
+    class Failing(SteppedBroker):
+        failures = 1
+
+        async def subscribe(self, channels: Any) -> None:
+            await asyncio.sleep(STEP)
+            if self.failures:
+                self.failures -= 1
+                raise BrokerUnavailable("not now")
+            await super().subscribe(channels)
+
+    async def scenario(network: Network, node: Node) -> None:
+        peer = await ready(network)
+        error = (await peer.subscribe("c"))["error"]
+        assert (error["code"], error["temporary"]) == (ErrorCode.UNAVAILABLE, True)
+        assert not node.hub.channels
+        assert "error" not in await peer.subscribe("c")
+
+    with_node(scenario, open_app(broker=Failing()))
