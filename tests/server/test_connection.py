@@ -15,7 +15,7 @@ from everwire.protocol import messages as m
 from everwire.server.node import Node
 from everwire.testing import Direction, Network, run
 
-from .peer import Peer, open_app, serving
+from .peer import URL, Peer, open_app, serving
 
 Scenario = Callable[[Network, Node], Coroutine[Any, Any, None]]
 
@@ -336,3 +336,17 @@ def test_drain_tells_each_client_its_own_moment_and_closes_what_stays() -> None:
         assert plain.close_code == 1012
 
     with_node(scenario)
+
+
+def test_a_token_may_come_as_a_subprotocol() -> None:
+    async def scenario(network: Network, node: Node) -> None:
+        for token, ok in (("t-ada", True), ("nobody", False)):
+            peer = Peer(network)
+            offers = ("everwire.v1.json", f"everwire.token.{token}")
+            peer.transport = await network.connect(URL, peer, subprotocols=offers, max_message=9999)
+            assert peer.transport.subprotocol == "everwire.v1.json"
+            peer.send(m.Auth(1))
+            answer = await peer.answer(1)
+            assert isinstance(answer, m.Response) is ok
+
+    with_node(scenario, guarded())

@@ -561,3 +561,29 @@ def test_a_broker_that_cannot_subscribe_is_a_temporary_error_and_leaves_nothing_
         assert "error" not in await peer.subscribe("c")
 
     with_node(scenario, open_app(broker=Failing()))
+
+
+def test_subscribes_and_unsubscribes_of_a_channel_take_effect_in_the_order_of_sending() -> None:
+    wire = Everwire()
+
+    @wire.channel("c")
+    async def slow(conn: Any) -> Grant:
+        await asyncio.sleep(1)
+        return Grant(publish=True)
+
+    async def scenario(network: Network, node: Node) -> None:
+        peer = await ready(network)
+        for n in range(3):
+            peer.send(m.Subscribe(10 + n, [m.ChannelRequest("c")]))
+            peer.send(m.Unsubscribe(20 + n, ["c"]))
+        await peer.answer(22)
+        await asyncio.sleep(0.1)
+        (connection,) = node.connections.values()
+        assert not connection.subscriptions
+        assert not connection.operations
+        peer.send(m.Unsubscribe(30, ["c"]))
+        peer.send(m.Subscribe(31, [m.ChannelRequest("c")]))
+        await peer.answer(31)
+        assert list(connection.subscriptions) == ["c"]
+
+    with_node(scenario, wire)

@@ -153,10 +153,10 @@ def test_a_good_handshake_is_accepted_without_extensions(data: bytes) -> None:
         writer.close()
 
     assert (
-        ACCEPT
-        == base64.b64encode(
+        base64.b64encode(
             hashlib.sha1(KEY.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
         ).decode()
+        == ACCEPT
     )
     on_sockets(scenario)
 

@@ -115,6 +115,10 @@ def from_base64(text: Any) -> bytes:
     if not isinstance(text, str):
         raise BadData("with encoding base64 the payload must be text")
     try:
-        return base64.b64decode(text, validate=True)
+        value = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise BadData("the payload is not valid base64") from None
+    # The library takes padding that is too much, and other readers do not.
+    if len(text) % 4 or len(value) != len(text) // 4 * 3 - text.count("="):
+        raise BadData("the payload is not valid base64")
+    return value

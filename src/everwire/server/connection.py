@@ -52,7 +52,7 @@ class Connection:
     __slots__ = (
         "_last_in", "_machine", "_ping_due", "_stall_size", "_strikes", "_strikes_since",
         "_suspect", "_writable", "auth_in_flight", "backlog", "behind", "catching_up", "channels", "dialect",
-        "handshake", "held_reading", "id", "identity", "inflight", "instance", "node", "opcode",
+        "handshake", "held_reading", "id", "identity", "inflight", "instance", "node", "opcode", "operations",
         "out", "paused", "paused_at", "remote", "secret", "subscriptions", "transport", "write",
     )  # fmt: skip
 
@@ -78,6 +78,8 @@ class Connection:
         self.channels: dict[str, Channelled] = {}
         self.behind: dict[Subscription, None] = {}
         self.catching_up = False
+        self.operations: dict[str, asyncio.Future[None]] = {}
+        """the last subscribe or unsubscribe under way, by channel"""
         self.inflight: dict[m.RequestId, asyncio.Task[None] | None] = {}
         self.auth_in_flight = False
         self.backlog: list[m.Message] | None = None

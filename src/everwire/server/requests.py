@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -28,6 +28,7 @@ Work: TypeAlias = Callable[[], Coroutine[Any, Any, T]]
 
 FEATURES = ("history", "presence", "recovery", "idempotency")
 MAX_HISTORY = 1_000
+TOKEN_OFFER = "everwire.token."  # a subprotocol that carries a token, for browsers
 
 
 # ---- auth ----------------------------------------------------------------------
@@ -76,16 +77,28 @@ async def _authenticate(node: Node, connection: Connection, message: m.Auth, fir
 async def _identify(node: Node, connection: Connection, message: m.Auth) -> Identity:
     function = node.app.handlers.authenticate
     anonymous = message.token is None and message.credentials is None
-    if function is None or (anonymous and node.app.allow_anonymous):
+    if function is None:
         return node.anonymous
     handshake = connection.handshake
+    token = message.token
+    if anonymous and handshake is not None:
+        token = next(
+            (
+                offer.removeprefix(TOKEN_OFFER)
+                for offer in handshake.subprotocols
+                if offer.startswith(TOKEN_OFFER)
+            ),
+            None,
+        )
     offered = {
-        "token": message.token,
+        "token": token,
         "credentials": message.credentials,
         "headers": dict(handshake.headers) if handshake else {},
         "remote": connection.remote,
     }
-    if message.token is None and "token" in node.authenticate_needs:
+    if token is None and anonymous and node.app.allow_anonymous:
+        return node.anonymous
+    if token is None and "token" in node.authenticate_needs:
         raise Unauthorized("a token is needed")
     if message.credentials is not None:
         _checked(message.credentials)
@@ -151,7 +164,8 @@ def on_subscribe(node: Node, connection: Connection, message: m.Subscribe) -> No
     if len(message.channels) > limit:
         _reject(connection, message.id, BadRequest(f"at most {limit} channels at a time"))
         return
-    work = partial(_subscribe, node, connection, message)
+    channels = [request.channel for request in message.channels]
+    work = partial(_in_order, connection, channels, partial(_subscribe, node, connection, message))
     _start(node, connection, message.id, work, "subscribe")
 
 
@@ -183,7 +197,37 @@ def _confirm(connection: Connection, result: m.ChannelResult) -> None:
         )
 
 
+async def _in_order(connection: Connection, channels: Sequence[str], work: Work[None]) -> None:
+    """Do ``work`` after what was asked earlier about any of the same channels."""
+    operations = connection.operations
+    earlier = {operations[channel] for channel in channels if channel in operations}
+    mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    operations.update(dict.fromkeys(channels, mine))
+    try:
+        if earlier:
+            await asyncio.wait(earlier)
+        await work()
+    finally:
+        mine.set_result(None)
+        for channel in channels:
+            if operations.get(channel) is mine:
+                del operations[channel]
+
+
 def on_unsubscribe(node: Node, connection: Connection, message: m.Unsubscribe) -> None:
+    if connection.operations and not connection.operations.keys().isdisjoint(message.channels):
+        work = partial(_unsubscribe, node, connection, message)
+        in_order = partial(_in_order, connection, message.channels, work)
+        _start(node, connection, message.id, in_order, "unsubscribe")
+    else:
+        _unsubscribe_now(node, connection, message)
+
+
+async def _unsubscribe(node: Node, connection: Connection, message: m.Unsubscribe) -> None:
+    _unsubscribe_now(node, connection, message)
+
+
+def _unsubscribe_now(node: Node, connection: Connection, message: m.Unsubscribe) -> None:
     for channel in message.channels:
         subscribing.unsubscribe(node, connection, channel)
         if not connection.dialect.acknowledges:
