@@ -165,7 +165,7 @@ def on_subscribe(node: Node, connection: Connection, message: m.Subscribe) -> No
         _reject(connection, message.id, BadRequest(f"at most {limit} channels at a time"))
         return
     channels = [request.channel for request in message.channels]
-    work = partial(_in_order, connection, channels, partial(_subscribe, node, connection, message))
+    work = _in_order(connection, channels, partial(_subscribe, node, connection, message))
     _start(node, connection, message.id, work, "subscribe")
 
 
@@ -197,27 +197,31 @@ def _confirm(connection: Connection, result: m.ChannelResult) -> None:
         )
 
 
-async def _in_order(connection: Connection, channels: Sequence[str], work: Work[None]) -> None:
-    """Do ``work`` after what was asked earlier about any of the same channels."""
+def _in_order(connection: Connection, channels: Sequence[str], work: Work[None]) -> Work[None]:
+    """Make ``work`` wait for what was asked earlier about any of the same channels."""
     operations = connection.operations
     earlier = {operations[channel] for channel in channels if channel in operations}
     mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     operations.update(dict.fromkeys(channels, mine))
-    try:
-        if earlier:
-            await asyncio.wait(earlier)
-        await work()
-    finally:
-        mine.set_result(None)
-        for channel in channels:
-            if operations.get(channel) is mine:
-                del operations[channel]
+
+    async def wait_and_work() -> None:
+        try:
+            if earlier:
+                await asyncio.wait(earlier)
+            await work()
+        finally:
+            mine.set_result(None)
+            for channel in channels:
+                if operations.get(channel) is mine:
+                    del operations[channel]
+
+    return wait_and_work
 
 
 def on_unsubscribe(node: Node, connection: Connection, message: m.Unsubscribe) -> None:
     if connection.operations and not connection.operations.keys().isdisjoint(message.channels):
         work = partial(_unsubscribe, node, connection, message)
-        in_order = partial(_in_order, connection, message.channels, work)
+        in_order = _in_order(connection, message.channels, work)
         _start(node, connection, message.id, in_order, "unsubscribe")
     else:
         _unsubscribe_now(node, connection, message)
