@@ -7,9 +7,11 @@ is unpacked for each. The host answers and sends WebSocket pings itself.
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..codes import CloseCode
@@ -22,6 +24,8 @@ from ..protocol.frames import Opcode, frame, split_frames
 if TYPE_CHECKING:
     from ..limits import Limits
     from .app import Everwire
+
+DRAIN_WINDOW = 1.0  # seconds over which a host that ends sends its clients away
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -222,8 +226,47 @@ def attach(wire: Everwire, api: Any, path: str) -> None:
         async with inner(application) as state:
             await wire.start()
             try:
-                yield state
+                with _drain_first(wire):
+                    yield state
             finally:
                 await wire.stop()
 
     router.lifespan_context = lifespan
+
+
+@contextmanager
+def _drain_first(wire: Everwire) -> Iterator[None]:
+    """Drain on SIGTERM and SIGINT before the host hears of them and closes the sockets.
+
+    A second signal goes to the host at once. Where signals cannot be handled (not in the
+    main thread), the host closes the sockets and the clients come back by themselves.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    tasks = TaskOwner("drain")
+    before: dict[int, Any] = {}
+
+    async def drain(number: int) -> None:
+        await wire.node.drain(DRAIN_WINDOW)
+        before[number](number, None)
+
+    def handle(number: int, frame: Any) -> None:
+        if wire.node.draining:
+            before[number](number, frame)
+        else:
+            wire.node.draining = True
+            loop.call_soon_threadsafe(lambda: tasks.start(drain(number)))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if callable(previous := signal.getsignal(number)):
+            before[number] = previous
+            signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for chained, previous in before.items():
+            if signal.getsignal(chained) is handle:
+                signal.signal(chained, previous)
+        tasks.cancel_all()
