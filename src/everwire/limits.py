@@ -30,6 +30,8 @@ class Limits:
     """a WebSocket message; above it the connection is closed with 1009"""
     auth: int = 64 * KiB
     """the first message, before the user is known"""
+    assembling: int = 64 * MiB
+    """unfinished, fragmented messages of all connections of a process; beyond: 1013"""
     handshake: int = 16 * KiB
     """the HTTP request of the handshake; above it: 431"""
     subscribe_batch: int = 200
@@ -66,6 +68,8 @@ class Limits:
     """a last chance when the silence may have been our own doing"""
     close_timeout: float = 3.0
     """for the closing handshake; then the connection is aborted"""
+    message_timeout: float = 60.0
+    """from the first fragment of a message to its last; then 4408"""
 
     # publishing
     dedupe_window: float = 300.0

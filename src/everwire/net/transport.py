@@ -85,6 +85,12 @@ class Transport(Protocol):
     def write_buffer_size(self) -> int:
         """Bytes that were written and are not yet with the kernel."""
 
+    def unfinished_since(self) -> float | None:
+        """The loop's time at which a message began that is still coming in pieces."""
+
+    def bytes_received(self) -> int:
+        """Bytes that came in so far, also those of unfinished frames; 0 where unknown."""
+
 
 class Network(Protocol):
     """Where a client gets its WebSockets from."""

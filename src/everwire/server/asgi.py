@@ -91,6 +91,12 @@ class AsgiTransport:
     def write_buffer_size(self) -> int:
         return self._size
 
+    def unfinished_since(self) -> float | None:
+        return None
+
+    def bytes_received(self) -> int:
+        return 0
+
     # ---- driven by the host ---------------------------------------------------------
 
     async def run(self, receive: Receive, receiver: Receiver) -> None:

@@ -8,7 +8,6 @@ wheel looks after its deadlines, and the hub writes what is in :attr:`Connection
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -27,10 +26,9 @@ if TYPE_CHECKING:
     from .app import Identity
     from .node import Node
 
-logger = logging.getLogger("everwire.server")
-
 PROTOCOL_VERSION = 1
 STRIKE_WINDOW = 60.0
+PROGRESS = 1024  # bytes between two looks that count as a sign of life
 
 
 def public_id(secret: str) -> str:
@@ -50,10 +48,11 @@ class Connection:
     """
 
     __slots__ = (
-        "_last_in", "_machine", "_ping_due", "_stall_size", "_strikes", "_strikes_since",
-        "_suspect", "_writable", "auth_in_flight", "backlog", "behind", "catching_up", "channels", "dialect",
-        "handshake", "held_reading", "id", "identity", "inflight", "instance", "node", "opcode", "operations",
-        "out", "paused", "paused_at", "remote", "secret", "subscriptions", "transport", "write",
+        "_bytes_in", "_last_in", "_machine", "_ping_due", "_stall_size", "_strikes",
+        "_strikes_since", "_suspect", "_writable", "auth_in_flight", "backlog", "behind",
+        "catching_up", "channels", "dialect", "handshake", "held_reading", "id", "identity",
+        "inflight", "instance", "node", "opcode", "operations", "out", "paused", "paused_at",
+        "remote", "secret", "subscriptions", "transport", "write",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +89,7 @@ class Connection:
         self._suspect = False
         self._writable: asyncio.Future[None] | None = None
         self._stall_size = 0
+        self._bytes_in = 0
         self._strikes = 0
         self._strikes_since = now
 
@@ -305,6 +305,10 @@ class Connection:
         limits = self.node.limits
         if self.held_reading:
             self._last_in = now
+        since = self.transport.unfinished_since()
+        if since is not None and now - since > limits.message_timeout:
+            self.close(CloseCode.HEARTBEAT, "a message was not finished in time")
+            return limits.close_timeout
         silent = now - self._last_in
         if silent >= limits.ping_interval + limits.ping_grace:
             return self._silent(now)
@@ -313,6 +317,7 @@ class Connection:
             self.close(CloseCode.TOKEN_REFUSED, "the token has expired")
             return limits.close_timeout
         self._stall_size = self.transport.write_buffer_size()
+        self._bytes_in = self.transport.bytes_received()
         if now >= self._ping_due:
             self._ping_due = now + limits.ping_interval
             self.ping()
@@ -332,7 +337,9 @@ class Connection:
         """Nothing came for too long: was it us?"""
         limits = self.node.limits
         before, self._stall_size = self._stall_size, self.transport.write_buffer_size()
-        if self._stall_size < before:  # what we write is being read, slowly: it is alive
+        came, self._bytes_in = self._bytes_in, self.transport.bytes_received()
+        # A large message that comes slowly, or one of ours that is slowly read: alive.
+        if self._stall_size < before or self._bytes_in - came > PROGRESS:
             self._last_in = now
             return limits.probe
         lagged = self.node.wheel.lagged_at >= self._last_in

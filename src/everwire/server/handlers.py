@@ -15,7 +15,8 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from ..errors import BadRequest, ConfigError
+from ..errors import BadData, BadRequest, ConfigError
+from ..protocol.data import check_data
 
 Function = Callable[..., Any]
 
@@ -126,3 +127,11 @@ async def call_flexibly(function: Function, offered: dict[str, Any]) -> Any:
     if inspect.iscoroutinefunction(function):
         return await function(**chosen)
     return await asyncio.to_thread(function, **chosen)
+
+
+def checked(data: Any) -> None:
+    """Raise :exc:`BadRequest` for a payload that is not allowed on the wire."""
+    try:
+        check_data(data)
+    except BadData as error:
+        raise BadRequest(str(error)) from None

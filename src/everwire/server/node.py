@@ -26,7 +26,7 @@ from ..protocol.channels import channel_key
 from ..protocol.data import plain_data
 from ..protocol.dialects import dialect
 from ..protocol.states import ConnectionState
-from . import requests, subscribing
+from . import auth, requests, subscribing
 from .access import Access, Channelled
 from .app import Identity
 from .commands import CommandLog
@@ -55,7 +55,7 @@ class Node:
         self.wall: Callable[[], float] = app.wall
         self.random = random or SystemRandom()
         self.id = token_hex(4)
-        self.features = requests.FEATURES
+        self.features = auth.FEATURES
         self.anonymous = Identity()
         self.connections: dict[str, Connection] = {}
         self.counters: Counter[str] = Counter()

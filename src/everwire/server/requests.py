@@ -7,154 +7,23 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-import msgspec
-
-from ..codes import CloseCode, ErrorCode
-from ..errors import BadData, BadRequest, Forbidden, RequestError, Unauthorized, Unavailable
+from ..codes import ErrorCode
+from ..errors import BadRequest, RequestError
 from ..protocol import messages as m
-from ..protocol.data import check_data, plain_data, unpack_data
+from ..protocol.data import plain_data
 from ..protocol.states import ConnectionState
 from . import subscribing
-from .handlers import Handler, call_flexibly
+from .auth import on_auth
+from .builtin import BUILTINS
+from .handlers import Handler, checked
 from .publishing import on_publish
 
 if TYPE_CHECKING:
-    from .app import Identity
     from .connection import Connection
     from .node import Node
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[], Coroutine[Any, Any, T]]
-
-FEATURES = ("history", "presence", "recovery", "idempotency")
-MAX_HISTORY = 1_000
-TOKEN_OFFER = "everwire.token."  # a subprotocol that carries a token, for browsers
-
-
-# ---- auth ----------------------------------------------------------------------
-
-
-def on_auth(node: Node, connection: Connection, message: m.Auth) -> None:
-    """Find out who it is. Until then, what else comes waits."""
-    unknown = [feature for feature in message.require if feature not in FEATURES]
-    if unknown:
-        connection.close(CloseCode.FEATURE_UNKNOWN, f"unknown feature {unknown[0][:40]!r}")
-        return
-    first = connection.state is ConnectionState.CONNECTING
-    connection.auth_in_flight = True
-    if message.client is not None:
-        connection.instance = message.client.instance
-    if first:
-        connection.to(ConnectionState.AUTHENTICATING)
-        connection.backlog = []
-        connection.hold_reading()
-    node.tasks.start(_authenticate(node, connection, message, first), "auth")
-
-
-async def _authenticate(node: Node, connection: Connection, message: m.Auth, first: bool) -> None:
-    try:
-        identity = await _identify(node, connection, message)
-        if connection.state not in (ConnectionState.AUTHENTICATING, ConnectionState.READY):
-            return
-        if not first and identity.user != connection.user and connection.dialect.needs_auth:
-            raise Unauthorized("a connection cannot change its user")
-        await _welcome(node, connection, message, identity)
-    except RequestError as error:
-        _turn_away(connection, message, error)
-    except Exception:
-        node.log_defect("the authenticate handler")
-        connection.refuse(message.id, RequestError(code=ErrorCode.INTERNAL))
-        connection.close(CloseCode.INTERNAL_ERROR)
-    finally:
-        connection.auth_in_flight = False
-        if first:
-            backlog, connection.backlog = connection.backlog or [], None
-            connection.release_reading()
-            for waiting in backlog:
-                node.dispatch(connection, waiting)
-
-
-async def _identify(node: Node, connection: Connection, message: m.Auth) -> Identity:
-    function = node.app.handlers.authenticate
-    anonymous = message.token is None and message.credentials is None
-    if function is None:
-        return node.anonymous
-    handshake = connection.handshake
-    token = message.token
-    if anonymous and handshake is not None:
-        token = next(
-            (
-                offer.removeprefix(TOKEN_OFFER)
-                for offer in handshake.subprotocols
-                if offer.startswith(TOKEN_OFFER)
-            ),
-            None,
-        )
-    offered = {
-        "token": token,
-        "credentials": message.credentials,
-        "headers": dict(handshake.headers) if handshake else {},
-        "remote": connection.remote,
-    }
-    if token is None and anonymous and node.app.allow_anonymous:
-        return node.anonymous
-    if token is None and "token" in node.authenticate_needs:
-        raise Unauthorized("a token is needed")
-    if message.credentials is not None:
-        _checked(message.credentials)
-    try:
-        async with asyncio.timeout(node.limits.request_timeout):
-            identity = await call_flexibly(function, offered)
-    except TimeoutError:
-        raise Unavailable("authentication took too long; try again") from None
-    if not hasattr(identity, "user"):
-        raise TypeError(f"authenticate must return an Identity, not {identity!r}")
-    return identity  # type: ignore[no-any-return]
-
-
-async def _welcome(node: Node, connection: Connection, message: m.Auth, identity: Identity) -> None:
-    connection.ready(identity)
-    _replace(node, connection, message)
-    wanted = message.subscribe[: node.limits.subscribe_batch]
-    results, begun = await subscribing.subscribe(node, connection, wanted)
-    expires = None
-    if identity.expires is not None:
-        expires = max(0, int((identity.expires - node.wall()) * 1000))
-    connection.respond(
-        message.id,
-        {
-            "user": identity.user,
-            "expiresIn": expires,
-            "subscriptions": [subscribing.result_payload(result) for result in results],
-        },
-    )
-    subscribing.follow(node, connection, begun)
-
-
-def _replace(node: Node, connection: Connection, message: m.Auth) -> None:
-    """Close the connection whose place this one takes."""
-    if message.replaces is None:
-        return
-    old = node.connections.get(message.replaces)
-    if old is not None and old is not connection and old.user == connection.user:
-        old.close(CloseCode.REPLACED, "replaced by a newer connection")
-
-
-def _turn_away(connection: Connection, message: m.Auth, error: RequestError) -> None:
-    """Say no after the upgrade: a browser is not told why an upgrade was refused."""
-    connection.refuse(message.id, error)
-    if not connection.dialect.needs_auth:
-        return
-    if isinstance(error, Unauthorized):
-        code = CloseCode.TOKEN_REFUSED if message.token is not None else CloseCode.UNAUTHORIZED
-    elif isinstance(error, Forbidden):
-        code = CloseCode.FORBIDDEN
-    elif error.temporary:
-        code = CloseCode.TRY_AGAIN_LATER
-    else:
-        code = CloseCode.UNAUTHORIZED
-    connection.close(code, error.message)
-
 
 # ---- channels --------------------------------------------------------------------
 
@@ -244,7 +113,7 @@ def _unsubscribe_now(node: Node, connection: Connection, message: m.Unsubscribe)
 
 
 def on_query(node: Node, connection: Connection, message: m.Query) -> None:
-    builtin = _BUILTINS.get(message.name)
+    builtin = BUILTINS.get(message.name)
     handler = node.app.handlers.queries.get(message.name)
     if builtin is not None:
         work = partial(builtin, node, connection, message)
@@ -292,7 +161,7 @@ async def _event(node: Node, connection: Connection, handler: Handler, message: 
 
 
 async def _call(connection: Connection, handler: Handler, payload: Any) -> Any:
-    _checked(payload)
+    checked(payload)
     return plain_data(await handler.call(connection, handler.arguments(payload)))
 
 
@@ -301,17 +170,10 @@ async def _call_once(
 ) -> Any:
     assert message.key is not None
     scope = (connection.identity.tenant, connection.user, message.name, message.key)
-    _checked(message.payload)
+    checked(message.payload)
     return await node.commands.run(
         scope, message.payload, lambda: _call(connection, handler, message.payload)
     )
-
-
-def _checked(data: Any) -> None:
-    try:
-        check_data(data)
-    except BadData as error:
-        raise BadRequest(str(error)) from None
 
 
 async def _answer(
@@ -380,77 +242,6 @@ def on_cancel(node: Node, connection: Connection, message: m.Cancel) -> None:
 
 def _reject(connection: Connection, request_id: m.RequestId, error: RequestError) -> None:
     connection.refuse(request_id or None, error)
-
-
-# ---- built-in queries ----------------------------------------------------------------
-
-
-class HistoryQuery(msgspec.Struct):
-    """The payload of ``everwire.history``."""
-
-    channel: str
-    limit: int = 100
-    since: m.Position | None = None
-
-
-class PresenceQuery(msgspec.Struct):
-    """The payload of ``everwire.presence``."""
-
-    channel: str
-
-
-def _arguments(payload: Any, kind: type[Any]) -> Any:
-    try:
-        return msgspec.convert(payload, kind)
-    except msgspec.ValidationError as error:
-        raise BadRequest(str(error)) from None
-
-
-async def _history(node: Node, connection: Connection, message: m.Query) -> Any:
-    query = _arguments(message.payload, HistoryQuery)
-    granted = await node.access.ask(connection, query.channel)
-    if not granted.grant.subscribe:
-        raise Forbidden(f"not allowed to read {query.channel!r}")
-    limit = max(1, min(query.limit, MAX_HISTORY))
-    size = node.limits.message // 2
-    if query.since is not None:
-        page = await node.broker.read(
-            granted.key, query.since, limit=limit, limit_bytes=size, options=granted.options
-        )
-    else:
-        page = await node.broker.latest(granted.key, limit=limit, options=granted.options)
-    messages: list[dict[str, Any]] = []
-    for record in reversed(page.records):
-        size -= len(record.payload) + 100
-        if size < 0 and messages and query.since is None:
-            break
-        entry = {"offset": record.offset, "id": record.id, "time": record.time}
-        data = unpack_data(record.payload)
-        if type(data) is bytes:
-            entry["data"], entry["encoding"] = msgspec.to_builtins(data), "base64"
-        else:
-            entry["data"] = data
-        if record.publisher is not None:
-            entry["publisher"] = record.publisher
-        messages.append(entry)
-    messages.reverse()
-    top = page.top
-    return {"epoch": top.epoch, "offset": top.offset, "id": top.id, "messages": messages}
-
-
-async def _presence(node: Node, connection: Connection, message: m.Query) -> Any:
-    query = _arguments(message.payload, PresenceQuery)
-    granted = await node.access.ask(connection, query.channel)
-    if not (granted.grant.subscribe and granted.presence):
-        raise Forbidden(f"not allowed to see who is in {query.channel!r}")
-    members, count = await node.broker.presence(granted.key, node.limits.presence_members)
-    return {"members": msgspec.to_builtins(members), "count": count}
-
-
-_BUILTINS: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
-    "everwire.history": _history,
-    "everwire.presence": _presence,
-}
 
 
 # ---- the table ------------------------------------------------------------------------

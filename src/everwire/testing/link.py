@@ -104,6 +104,12 @@ class Side:
             return 0
         return max(0, self._out.outstanding - self._link.window)
 
+    def unfinished_since(self) -> float | None:
+        return None  # what is carried here is whole messages
+
+    def bytes_received(self) -> int:
+        return 0
+
     def set_write_limits(self, high: int, low: int) -> None:
         """Set the marks at which the receiver is told to pause and to resume writing.
 

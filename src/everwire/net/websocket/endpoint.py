@@ -1,47 +1,31 @@
-"""WebSockets over picows: the only module that imports it.
-
-picows parses and masks frames. What it leaves to its user is here: reassembly with
-limits on bytes and on fragments, UTF-8, reserved bits, pings, and the closing handshake
-(RFC 6455 sections 5.4, 5.5, 7 and 8.1).
-"""
+"""One side of a WebSocket: from picows' frames to messages, and back."""
 
 from __future__ import annotations
 
 import asyncio
-import codecs
 import logging
+import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, cast
-from urllib.parse import urlsplit
 
-from picows import (
-    WSAutoPingStrategy,
-    WSFrame,
-    WSHandshakeError,
-    WSInvalidURL,
-    WSListener,
-    WSMsgType,
-    WSTransport,
-    WSUpgradeRequest,
-    WSUpgradeResponse,
-    WSUpgradeResponseWithListener,
-    ws_connect,
-)
-from picows.picows import WSProtocol  # type: ignore[attr-defined]
+from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
-from ..codes import CloseCode
-from ..errors import HandshakeRefused
-from ..limits import CLIENT_DEFAULTS, DEFAULTS, KiB
-from ..protocol.frames import Opcode, close_payload
-from .transport import Receiver, Transport
+from ...codes import CloseCode
+from ...limits import DEFAULTS, KiB
+from ...protocol.assembly import Assembly, Budget, Refused
+from ...protocol.frames import Opcode, close_payload
+from ..transport import Receiver
 
 logger = logging.getLogger("everwire.net")
 
 TEXT, BINARY = WSMsgType.TEXT, WSMsgType.BINARY
-MAX_FRAGMENTS = 1024
-READ_BUFFER = 2 * KiB
+PONGS_A_READ = 16  # pings of one read that are answered each; of more, the last
 SOCKET_BUFFER = 64 * KiB
+
+
+ASSEMBLING = Budget(DEFAULTS.assembling)
+"""what all unfinished messages of this process may take"""
 
 
 def _ignore(data: bytes) -> None:
@@ -56,8 +40,8 @@ class WebSocket(WSListener):
     """
 
     __slots__ = (
-        "_close_sent", "_close_timeout", "_fragments", "_kind", "_max_message", "_over",
-        "_peer_close", "_picows", "_size", "_utf8", "receiver", "remote", "subprotocol", "write",
+        "_assembly", "_close_sent", "_close_timeout", "_late_ping", "_max_message", "_over",
+        "_peer_close", "_picows", "_pings", "receiver", "remote", "subprotocol", "write",
     )  # fmt: skip
 
     def __init__(
@@ -70,10 +54,9 @@ class WebSocket(WSListener):
         self._picows: WSTransport | None = None
         self._max_message = max_message
         self._close_timeout = close_timeout
-        self._fragments: list[bytes] | None = None
-        self._kind = Opcode.CONTINUATION
-        self._size = 0
-        self._utf8: Any = None
+        self._assembly: Assembly | None = None
+        self._pings = 0
+        self._late_ping: bytes | None = None
         self._close_sent: tuple[int, str] | None = None
         self._peer_close: tuple[int, str] | None = None
         self._over = False
@@ -126,6 +109,19 @@ class WebSocket(WSListener):
         assert self._picows is not None
         self._picows.underlying_transport.set_write_buffer_limits(high, low)
 
+    def unfinished_since(self) -> float | None:
+        return self._assembly.since if self._assembly is not None else None
+
+    def bytes_received(self) -> int:
+        if self._picows is None:
+            return 0
+        sock = self._picows.underlying_transport.get_extra_info("socket")
+        try:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
+            return int.from_bytes(info[128:136], sys.byteorder)
+        except (AttributeError, OSError):  # not Linux, or not TCP
+            return 0
+
     # ---- WSListener ----------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -142,7 +138,7 @@ class WebSocket(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         try:
             kind: Any = frame.msg_type
-            if (kind is TEXT or kind is BINARY) and frame.fin and self._fragments is None:
+            if (kind is TEXT or kind is BINARY) and frame.fin and self._assembly is None:
                 if self._close_sent is not None or self._over:
                     return
                 if frame.rsv1 or frame.rsv2 or frame.rsv3:
@@ -153,9 +149,13 @@ class WebSocket(WSListener):
                     payload.decode()
                 self.receiver.received(kind.value, payload)  # type: ignore[union-attr]
             else:
-                self._other_frame(int(kind), frame)
+                self._other_frame(kind.value, frame)
+            if self._pings and frame.last_in_buffer:
+                self._end_of_read()
         except UnicodeDecodeError:
             self._fail(CloseCode.INVALID_DATA, "text that is not UTF-8")
+        except Refused as refused:
+            self._fail(refused.code, refused.reason)
         except Exception:
             logger.exception("a defect in handling a message from %s", self.remote)
             self._fail(CloseCode.INTERNAL_ERROR, "")
@@ -183,32 +183,44 @@ class WebSocket(WSListener):
         elif self._close_sent is not None or self._over:
             return
         elif kind == Opcode.PING:
-            self.send(Opcode.PONG, frame.get_payload_as_bytes())
-            self.receiver.heard()  # type: ignore[union-attr]
+            self._on_ping(frame.get_payload_as_bytes())
         elif kind == Opcode.PONG:
             self.receiver.heard()  # type: ignore[union-attr]
         else:
             self._fragment(kind, frame.get_payload_as_bytes(), bool(frame.fin))
 
+    def _on_ping(self, payload: bytes) -> None:
+        """Answer, but a flood only once a read (RFC 6455 section 5.5.3 allows it)."""
+        self._pings += 1
+        if self._pings <= PONGS_A_READ:
+            self.send(Opcode.PONG, payload)
+        else:
+            self._late_ping = payload
+        self.receiver.heard()  # type: ignore[union-attr]
+
+    def _end_of_read(self) -> None:
+        self._pings = 0
+        if self._late_ping is not None:
+            self.send(Opcode.PONG, self._late_ping)
+            self._late_ping = None
+
     def _fragment(self, kind: int, payload: bytes, fin: bool) -> None:
-        if (kind == Opcode.CONTINUATION) is (self._fragments is None):
+        assembly = self._assembly
+        if (kind == Opcode.CONTINUATION) is (assembly is None):
             self._fail(CloseCode.PROTOCOL_ERROR, "a fragment out of place")
             return
-        if self._fragments is None:
-            self._fragments, self._size, self._kind = [], 0, Opcode(kind)
-            self._utf8 = codecs.getincrementaldecoder("utf-8")() if kind == Opcode.TEXT else None
-        self._size += len(payload)
-        self._fragments.append(payload)
-        if self._size > self._max_message or len(self._fragments) > MAX_FRAGMENTS:
-            self._fail(CloseCode.TOO_BIG, "message too big, or in too many fragments")
-            return
-        if self._utf8 is not None:
-            self._utf8.decode(payload, fin)
-        if not fin:
+        if assembly is None:
+            now = asyncio.get_running_loop().time()
+            assembly = self._assembly = Assembly(
+                kind, self._max_message, ASSEMBLING, compressed=False, since=now
+            )
+        message = assembly.add(payload, fin)
+        if message is None:
             self.receiver.heard()  # type: ignore[union-attr]
             return
-        message, self._fragments, self._utf8 = b"".join(self._fragments), None, None
-        self.receiver.received(self._kind, message)  # type: ignore[union-attr]
+        assembly.release()
+        self._assembly = None
+        self.receiver.received(assembly.opcode, message)  # type: ignore[union-attr]
 
     def _on_close(self, frame: WSFrame) -> None:
         picows = self._picows
@@ -226,10 +238,12 @@ class WebSocket(WSListener):
                 picows.send(WSMsgType.CLOSE, b"")
             else:
                 picows.send_close(cast("Any", code), b"")
+        # The server closes the TCP connection, and the client waits for that (RFC 6455
+        # section 7.1.1); whoever is not answered aborts.
+        self._abort_later()
         if not picows.is_client_side:
             picows.disconnect()
-            self._abort_later()
-        self._end(*self._peer_close)
+            self._end(*self._peer_close)
 
     def _fail(self, code: int, reason: str) -> None:
         """The peer broke the rules: say so, and drop the link."""
@@ -247,7 +261,9 @@ class WebSocket(WSListener):
     def _end(self, code: int, reason: str) -> None:
         if not self._over:
             self._over = True
-            self._fragments = self._utf8 = None
+            if self._assembly is not None:
+                self._assembly.release()
+                self._assembly = None
             receiver, self.receiver = self.receiver, None
             if receiver is not None:
                 receiver.closed(int(code), reason)
@@ -276,136 +292,5 @@ class WebSocket(WSListener):
     debug = warning = log = info
 
 
-def accept_upgrade(
-    transport: asyncio.Transport,
-    websocket: WebSocket,
-    *,
-    key: str,
-    subprotocol: str | None,
-    max_message: int,
-    leftover: bytes,
-    connected: Callable[[WebSocket], Receiver],
-) -> None:
-    """Turn a TCP connection whose handshake was checked into a WebSocket (server side).
-
-    Args:
-        transport: the connection; its protocol is replaced.
-        websocket: a fresh one.
-        key: the request's ``Sec-WebSocket-Key``.
-        subprotocol: what was agreed upon.
-        max_message: bytes of the largest frame; a larger one closes with 1009.
-        leftover: what came behind the request.
-        connected: is called when the answer was sent; returns the receiver.
-    """
-    headers = {"Sec-WebSocket-Protocol": subprotocol} if subprotocol else None
-
-    def accepted(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        return WSUpgradeResponseWithListener(
-            WSUpgradeResponse.create_101_response(headers), websocket
-        )
-
-    protocol = WSProtocol(
-        None, None, False, accepted, websocket, True, None, False, 0, 0,
-        WSAutoPingStrategy.PING_WHEN_IDLE, False,
-        max_message, None, READ_BUFFER,
-    )  # fmt: skip
-    websocket.subprotocol = subprotocol
-    transport.set_protocol(protocol)
-    protocol.connection_made(transport)
-    # The request as picows likes it: it takes "keep-alive, Upgrade" for a refusal.
-    _feed(
-        protocol,
-        b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n" % key.encode(),
-    )
-    if not websocket.is_open:  # picows found fault with what the front let pass
-        return
-    websocket.receiver = connected(websocket)
-    if leftover:
-        _feed(protocol, leftover)
-
-
-def _feed(protocol: Any, data: bytes) -> None:
-    """Have a buffered protocol read ``data``."""
-    view = memoryview(data)
-    while view:
-        buffer = protocol.get_buffer(-1)
-        size = min(len(buffer), len(view))
-        buffer[:size] = view[:size]
-        protocol.buffer_updated(size)
-        view = view[size:]
-
-
 def _address(name: Any) -> str:
     return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "")
-
-
-class PicowsNetwork:
-    """The real network, for clients."""
-
-    async def connect(
-        self,
-        url: str,
-        receiver: Receiver,
-        *,
-        subprotocols: Sequence[str] = (),
-        headers: Mapping[str, str] | None = None,
-        max_message: int,
-        ssl: Any = None,
-    ) -> Transport:
-        """See :meth:`everwire.net.transport.Network.connect`."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("ws", "wss") or not parts.hostname:
-            raise HandshakeRefused(
-                0, f"{url!r} is not a WebSocket URL: ws://host:port/path", temporary=False
-            )
-        websocket = WebSocket(max_message, close_timeout=CLIENT_DEFAULTS.close_timeout)
-        websocket.receiver = receiver
-        sent = dict(headers or {})
-        if subprotocols:
-            sent["Sec-WebSocket-Protocol"] = ", ".join(subprotocols)
-        try:
-            await ws_connect(
-                lambda: websocket,
-                url,
-                ssl_context=ssl,
-                websocket_handshake_timeout=CLIENT_DEFAULTS.connect_timeout,
-                logger_name=cast("Any", websocket),
-                enable_auto_pong=False,
-                max_frame_size=max_message,
-                extra_headers=sent,
-                max_redirects=0,
-            )
-        except WSHandshakeError as error:
-            raise _refusal(error) from error
-        except WSInvalidURL as error:
-            raise HandshakeRefused(0, str(error), temporary=False) from error
-        except BaseException:
-            websocket.receiver = None
-            websocket.abort()
-            raise
-        if websocket.subprotocol is not None and websocket.subprotocol not in subprotocols:
-            websocket.receiver = None
-            websocket.abort()
-            raise HandshakeRefused(
-                101, f"chose a subprotocol not offered: {websocket.subprotocol}", temporary=False
-            )
-        return websocket
-
-
-def _refusal(error: WSHandshakeError) -> HandshakeRefused:
-    response = error.response
-    if response is None:
-        return HandshakeRefused(0, str(error), temporary=True)
-    status = int(response.status)
-    retry_after = response.headers.get("Retry-After", "")
-    body = (error.raw_body or b"")[:200].decode("utf-8", "replace").strip()
-    return HandshakeRefused(
-        status,
-        body or str(error),
-        temporary=status in (408, 425, 429) or status >= 500,
-        retry_after=float(retry_after) if retry_after.isdigit() else None,
-    )
-
-
-__all__ = ["PicowsNetwork", "WebSocket", "accept_upgrade"]

@@ -1,0 +1,14 @@
+"""WebSockets over picows: the only package that imports it.
+
+picows parses and masks frames. What it leaves to its user is here: reassembly with
+limits on bytes and on fragments, UTF-8, reserved bits, pings, and the closing handshake
+(RFC 6455 sections 5.4, 5.5, 7 and 8.1).
+"""
+
+from __future__ import annotations
+
+from .client import PicowsNetwork
+from .endpoint import SOCKET_BUFFER, WebSocket
+from .server import accept_upgrade
+
+__all__ = ["SOCKET_BUFFER", "PicowsNetwork", "WebSocket", "accept_upgrade"]

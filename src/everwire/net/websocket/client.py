@@ -1,0 +1,82 @@
+"""The client's side: the real network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from picows import WSHandshakeError, WSInvalidURL, ws_connect
+
+from ...errors import HandshakeRefused
+from ...limits import CLIENT_DEFAULTS
+from ..transport import Receiver, Transport
+from .endpoint import WebSocket
+
+
+class PicowsNetwork:
+    """The real network, for clients."""
+
+    async def connect(
+        self,
+        url: str,
+        receiver: Receiver,
+        *,
+        subprotocols: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+        max_message: int,
+        ssl: Any = None,
+    ) -> Transport:
+        """See :meth:`everwire.net.transport.Network.connect`."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("ws", "wss") or not parts.hostname:
+            raise HandshakeRefused(
+                0, f"{url!r} is not a WebSocket URL: ws://host:port/path", temporary=False
+            )
+        websocket = WebSocket(max_message, close_timeout=CLIENT_DEFAULTS.close_timeout)
+        websocket.receiver = receiver
+        sent = dict(headers or {})
+        if subprotocols:
+            sent["Sec-WebSocket-Protocol"] = ", ".join(subprotocols)
+        try:
+            await ws_connect(
+                lambda: websocket,
+                url,
+                ssl_context=ssl,
+                websocket_handshake_timeout=CLIENT_DEFAULTS.connect_timeout,
+                logger_name=cast("Any", websocket),
+                enable_auto_pong=False,
+                max_frame_size=max_message,
+                extra_headers=sent,
+                max_redirects=0,
+            )
+        except WSHandshakeError as error:
+            raise _refusal(error) from error
+        except WSInvalidURL as error:
+            raise HandshakeRefused(0, str(error), temporary=False) from error
+        except BaseException:
+            websocket.receiver = None
+            websocket.abort()
+            raise
+        if websocket.subprotocol is not None and websocket.subprotocol not in subprotocols:
+            websocket.receiver = None
+            websocket.abort()
+            raise HandshakeRefused(
+                101, f"chose a subprotocol not offered: {websocket.subprotocol}", temporary=False
+            )
+        return websocket
+
+
+def _refusal(error: WSHandshakeError) -> HandshakeRefused:
+    response = error.response
+    if response is None:
+        return HandshakeRefused(0, str(error), temporary=True)
+    status = int(response.status)
+    retry_after = response.headers.get("Retry-After", "")
+    body = (error.raw_body or b"")[:200].decode("utf-8", "replace").strip()
+    return HandshakeRefused(
+        status,
+        body or str(error),
+        temporary=status in (408, 425, 429) or status >= 500,
+        retry_after=float(retry_after) if retry_after.isdigit() else None,
+    )

@@ -1,0 +1,81 @@
+"""The server's side: a TCP connection whose handshake was checked becomes a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from picows import (
+    WSAutoPingStrategy,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+)
+from picows.picows import WSProtocol  # type: ignore[attr-defined]
+
+from ...limits import KiB
+from ..transport import Receiver
+from .endpoint import WebSocket
+
+READ_BUFFER = 2 * KiB
+
+
+def accept_upgrade(
+    transport: asyncio.Transport,
+    websocket: WebSocket,
+    *,
+    key: str,
+    subprotocol: str | None,
+    max_message: int,
+    leftover: bytes,
+    connected: Callable[[WebSocket], Receiver],
+) -> None:
+    """Turn a TCP connection whose handshake was checked into a WebSocket (server side).
+
+    Args:
+        transport: the connection; its protocol is replaced.
+        websocket: a fresh one.
+        key: the request's ``Sec-WebSocket-Key``.
+        subprotocol: what was agreed upon.
+        max_message: bytes of the largest frame; a larger one closes with 1009.
+        leftover: what came behind the request.
+        connected: is called when the answer was sent; returns the receiver.
+    """
+    headers = {"Sec-WebSocket-Protocol": subprotocol} if subprotocol else None
+
+    def accepted(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        return WSUpgradeResponseWithListener(
+            WSUpgradeResponse.create_101_response(headers), websocket
+        )
+
+    protocol = WSProtocol(
+        None, None, False, accepted, websocket, True, None, False, 0, 0,
+        WSAutoPingStrategy.PING_WHEN_IDLE, False,
+        max_message, None, READ_BUFFER,
+    )  # fmt: skip
+    websocket.subprotocol = subprotocol
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
+    # The request as picows likes it: it takes "keep-alive, Upgrade" for a refusal.
+    _feed(
+        protocol,
+        b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n" % key.encode(),
+    )
+    if not websocket.is_open:  # picows found fault with what the front let pass
+        return
+    websocket.receiver = connected(websocket)
+    if leftover:
+        _feed(protocol, leftover)
+
+
+def _feed(protocol: Any, data: bytes) -> None:
+    """Have a buffered protocol read ``data``."""
+    view = memoryview(data)
+    while view:
+        buffer = protocol.get_buffer(-1)
+        size = min(len(buffer), len(view))
+        buffer[:size] = view[:size]
+        protocol.buffer_updated(size)
+        view = view[size:]

@@ -1,0 +1,143 @@
+"""Authentication: from ``auth`` to a connection that serves requests, or its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ..codes import CloseCode, ErrorCode
+from ..errors import Forbidden, RequestError, Unauthorized, Unavailable
+from ..protocol import messages as m
+from ..protocol.states import ConnectionState
+from . import subscribing
+from .handlers import call_flexibly, checked
+
+if TYPE_CHECKING:
+    from .app import Identity
+    from .connection import Connection
+    from .node import Node
+
+FEATURES = ("history", "presence", "recovery", "idempotency")
+TOKEN_OFFER = "everwire.token."  # a subprotocol that carries a token, for browsers
+
+
+def on_auth(node: Node, connection: Connection, message: m.Auth) -> None:
+    """Find out who it is. Until then, what else comes waits."""
+    unknown = [feature for feature in message.require if feature not in FEATURES]
+    if unknown:
+        connection.close(CloseCode.FEATURE_UNKNOWN, f"unknown feature {unknown[0][:40]!r}")
+        return
+    first = connection.state is ConnectionState.CONNECTING
+    connection.auth_in_flight = True
+    if message.client is not None:
+        connection.instance = message.client.instance
+    if first:
+        connection.to(ConnectionState.AUTHENTICATING)
+        connection.backlog = []
+        connection.hold_reading()
+    node.tasks.start(_authenticate(node, connection, message, first), "auth")
+
+
+async def _authenticate(node: Node, connection: Connection, message: m.Auth, first: bool) -> None:
+    try:
+        identity = await _identify(node, connection, message)
+        if connection.state not in (ConnectionState.AUTHENTICATING, ConnectionState.READY):
+            return
+        if not first and identity.user != connection.user and connection.dialect.needs_auth:
+            raise Unauthorized("a connection cannot change its user")
+        await _welcome(node, connection, message, identity)
+    except RequestError as error:
+        _turn_away(connection, message, error)
+    except Exception:
+        node.log_defect("the authenticate handler")
+        connection.refuse(message.id, RequestError(code=ErrorCode.INTERNAL))
+        connection.close(CloseCode.INTERNAL_ERROR)
+    finally:
+        connection.auth_in_flight = False
+        if first:
+            backlog, connection.backlog = connection.backlog or [], None
+            connection.release_reading()
+            for waiting in backlog:
+                node.dispatch(connection, waiting)
+
+
+async def _identify(node: Node, connection: Connection, message: m.Auth) -> Identity:
+    function = node.app.handlers.authenticate
+    anonymous = message.token is None and message.credentials is None
+    if function is None:
+        return node.anonymous
+    handshake = connection.handshake
+    token = message.token
+    if anonymous and handshake is not None:
+        token = next(
+            (
+                offer.removeprefix(TOKEN_OFFER)
+                for offer in handshake.subprotocols
+                if offer.startswith(TOKEN_OFFER)
+            ),
+            None,
+        )
+    offered = {
+        "token": token,
+        "credentials": message.credentials,
+        "headers": dict(handshake.headers) if handshake else {},
+        "remote": connection.remote,
+    }
+    if token is None and anonymous and node.app.allow_anonymous:
+        return node.anonymous
+    if token is None and "token" in node.authenticate_needs:
+        raise Unauthorized("a token is needed")
+    if message.credentials is not None:
+        checked(message.credentials)
+    try:
+        async with asyncio.timeout(node.limits.request_timeout):
+            identity = await call_flexibly(function, offered)
+    except TimeoutError:
+        raise Unavailable("authentication took too long; try again") from None
+    if not hasattr(identity, "user"):
+        raise TypeError(f"authenticate must return an Identity, not {identity!r}")
+    return identity  # type: ignore[no-any-return]
+
+
+async def _welcome(node: Node, connection: Connection, message: m.Auth, identity: Identity) -> None:
+    connection.ready(identity)
+    _replace(node, connection, message)
+    wanted = message.subscribe[: node.limits.subscribe_batch]
+    results, begun = await subscribing.subscribe(node, connection, wanted)
+    expires = None
+    if identity.expires is not None:
+        expires = max(0, int((identity.expires - node.wall()) * 1000))
+    connection.respond(
+        message.id,
+        {
+            "user": identity.user,
+            "expiresIn": expires,
+            "subscriptions": [subscribing.result_payload(result) for result in results],
+        },
+    )
+    subscribing.follow(node, connection, begun)
+
+
+def _replace(node: Node, connection: Connection, message: m.Auth) -> None:
+    """Close the connection whose place this one takes."""
+    if message.replaces is None:
+        return
+    old = node.connections.get(message.replaces)
+    if old is not None and old is not connection and old.user == connection.user:
+        old.close(CloseCode.REPLACED, "replaced by a newer connection")
+
+
+def _turn_away(connection: Connection, message: m.Auth, error: RequestError) -> None:
+    """Say no after the upgrade: a browser is not told why an upgrade was refused."""
+    connection.refuse(message.id, error)
+    if not connection.dialect.needs_auth:
+        return
+    if isinstance(error, Unauthorized):
+        code = CloseCode.TOKEN_REFUSED if message.token is not None else CloseCode.UNAUTHORIZED
+    elif isinstance(error, Forbidden):
+        code = CloseCode.FORBIDDEN
+    elif error.temporary:
+        code = CloseCode.TRY_AGAIN_LATER
+    else:
+        code = CloseCode.UNAUTHORIZED
+    connection.close(code, error.message)

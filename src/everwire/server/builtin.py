@@ -1,0 +1,86 @@
+"""The built-in queries: ``everwire.history`` and ``everwire.presence``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..errors import BadRequest, Forbidden
+from ..protocol import messages as m
+from ..protocol.data import unpack_data
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .node import Node
+
+MAX_HISTORY = 1_000
+
+
+class HistoryQuery(msgspec.Struct):
+    """The payload of ``everwire.history``."""
+
+    channel: str
+    limit: int = 100
+    since: m.Position | None = None
+
+
+class PresenceQuery(msgspec.Struct):
+    """The payload of ``everwire.presence``."""
+
+    channel: str
+
+
+def _arguments(payload: Any, kind: type[Any]) -> Any:
+    try:
+        return msgspec.convert(payload, kind)
+    except msgspec.ValidationError as error:
+        raise BadRequest(str(error)) from None
+
+
+async def _history(node: Node, connection: Connection, message: m.Query) -> Any:
+    query = _arguments(message.payload, HistoryQuery)
+    granted = await node.access.ask(connection, query.channel)
+    if not granted.grant.subscribe:
+        raise Forbidden(f"not allowed to read {query.channel!r}")
+    limit = max(1, min(query.limit, MAX_HISTORY))
+    size = node.limits.message // 2
+    if query.since is not None:
+        page = await node.broker.read(
+            granted.key, query.since, limit=limit, limit_bytes=size, options=granted.options
+        )
+    else:
+        page = await node.broker.latest(granted.key, limit=limit, options=granted.options)
+    messages: list[dict[str, Any]] = []
+    for record in reversed(page.records):
+        size -= len(record.payload) + 100
+        if size < 0 and messages and query.since is None:
+            break
+        entry = {"offset": record.offset, "id": record.id, "time": record.time}
+        data = unpack_data(record.payload)
+        if type(data) is bytes:
+            entry["data"], entry["encoding"] = msgspec.to_builtins(data), "base64"
+        else:
+            entry["data"] = data
+        if record.publisher is not None:
+            entry["publisher"] = record.publisher
+        messages.append(entry)
+    messages.reverse()
+    top = page.top
+    return {"epoch": top.epoch, "offset": top.offset, "id": top.id, "messages": messages}
+
+
+async def _presence(node: Node, connection: Connection, message: m.Query) -> Any:
+    query = _arguments(message.payload, PresenceQuery)
+    granted = await node.access.ask(connection, query.channel)
+    if not (granted.grant.subscribe and granted.presence):
+        raise Forbidden(f"not allowed to see who is in {query.channel!r}")
+    members, count = await node.broker.presence(granted.key, node.limits.presence_members)
+    return {"members": msgspec.to_builtins(members), "count": count}
+
+
+BUILTINS: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
+    "everwire.history": _history,
+    "everwire.presence": _presence,
+}
