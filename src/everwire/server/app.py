@@ -20,6 +20,7 @@ from .handlers import Handler
 
 if TYPE_CHECKING:
     from .asgi import AsgiApp
+    from .native.tls import Tls
     from .node import Node
     from .running import Server
 
@@ -268,6 +269,12 @@ class Everwire:
         *,
         paths: Sequence[str] = ("/", "/ws", "/ws/"),
         page: bytes | None = None,
+        tls: Tls | None = None,
+        unix: str | None = None,
+        origins: Sequence[str] | None = None,
+        proxy_protocol: bool = False,
+        trusted_proxies: Sequence[str] = (),
+        reuse_port: bool = False,
     ) -> AsyncIterator[Server]:
         """Run the node and listen, for as long as the block lasts.
 
@@ -276,15 +283,32 @@ class Everwire:
             port: 0 takes a free one; see ``server.port``.
             paths: where WebSockets are served.
             page: HTML for a GET of ``/``.
+            tls: a certificate, to serve ``wss``; see :class:`everwire.server.native.tls.Tls`.
+            unix: the path of a Unix socket, to listen there too.
+            origins: pages that may connect, as ``https://example.org``; None for any.
+                Programs, which send no ``Origin``, are not concerned.
+            proxy_protocol: every connection begins with a PROXY header (version 1 or 2).
+            trusted_proxies: addresses and networks whose ``X-Forwarded-For`` is believed.
+            reuse_port: let other processes listen on the same port.
 
         Raises:
             ConfigError: the address cannot be used, or the application runs already.
         """
         from .running import Server
 
-        server = Server(self, await self.start(), paths=paths, page=page)
+        server = Server(
+            self,
+            await self.start(),
+            paths=paths,
+            page=page,
+            origins=origins,
+            proxy_protocol=proxy_protocol,
+            trusted_proxies=trusted_proxies,
+        )
         try:
-            await server.start(host, port)
+            await server.start(host, port, tls=tls, reuse_port=reuse_port)
+            if unix is not None:
+                await server.start_unix(unix)
             yield server
         finally:
             server.close()

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from http import HTTPStatus
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .native.front import Asset
 from .native.listener import Listener
+from .native.tls import Tls
 
 if TYPE_CHECKING:
     from .app import Everwire
@@ -36,10 +37,17 @@ class Server:
     """
 
     def __init__(
-        self, wire: Everwire, node: Node, *, paths: Sequence[str], page: bytes | None
+        self,
+        wire: Everwire,
+        node: Node,
+        *,
+        paths: Sequence[str],
+        page: bytes | None,
+        **options: Any,
     ) -> None:
         self._wire = wire
         self.node = node
+        self._tls: Tls | None = None
         script = files("everwire").joinpath("web/everwire.js")
         assets = {
             "/healthz": Asset("application/json", self._health, _CACHE),
@@ -53,19 +61,41 @@ class Server:
             accept=node.accept,
             paths=frozenset(paths),
             assets=assets,
+            **options,
         )
 
     @property
     def port(self) -> int:
         return self._listener.port
 
-    async def start(self, host: str, port: int) -> None:
+    async def start(
+        self, host: str, port: int, *, tls: Tls | None = None, reuse_port: bool = False
+    ) -> None:
         """Listen on an address.
 
         Raises:
             ConfigError: it cannot be used.
         """
-        await self._listener.start(host, port)
+        self._tls = tls
+        context = tls.context() if tls is not None else None
+        await self._listener.start(host, port, ssl=context, reuse_port=reuse_port)
+
+    async def start_unix(self, path: str) -> None:
+        """Listen on a Unix socket, too.
+
+        Raises:
+            ConfigError: the path cannot be used.
+        """
+        await self._listener.start_unix(path)
+
+    def reload_tls(self) -> None:
+        """Read the certificate again, for new connections; open ones go on.
+
+        Raises:
+            ConfigError: it cannot be read; the old one stays in use.
+        """
+        if self._tls is not None:
+            self._tls.reload()
 
     async def drain(self, window: float = 2.0, hasten: asyncio.Event | None = None) -> None:
         """Send the clients away, each at its own moment within ``window`` seconds.

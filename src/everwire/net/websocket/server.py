@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +57,10 @@ def accept_upgrade(
     )  # fmt: skip
     websocket.subprotocol = subprotocol
     transport.set_protocol(protocol)
-    protocol.connection_made(transport)
+    if transport.get_extra_info("socket").family == socket.AF_UNIX:
+        protocol.connection_made(_WithoutTcp(transport))
+    else:
+        protocol.connection_made(transport)
     # The request as picows likes it: it takes "keep-alive, Upgrade" for a refusal.
     _feed(
         protocol,
@@ -68,6 +72,34 @@ def accept_upgrade(
     websocket.receiver = connected(websocket)
     if leftover:
         _feed(protocol, leftover)
+
+
+class _WithoutTcp:
+    """A transport whose socket has no TCP options; picows would fail in setting them."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        found = self._transport.get_extra_info(name, default)
+        return _SocketWithoutTcp(found) if name == "socket" else found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _SocketWithoutTcp:
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def fileno(self) -> int:
+        return int(self._sock.fileno())
+
+    def setsockopt(self, *args: Any) -> None:
+        """There is nothing to set."""
+
+    def getsockopt(self, *args: Any) -> int:
+        return 0
 
 
 def _feed(protocol: Any, data: bytes) -> None:

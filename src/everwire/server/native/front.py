@@ -18,7 +18,8 @@ from ...limits import Limits
 from ...net.heartbeat import Wheel
 from ...net.transport import Handshake, Receiver, Transport
 from ...net.websocket import WebSocket, accept_upgrade
-from .request import Refused, Request, check_upgrade, parse_request, response
+from .proxied import Network, NotProxied, client_address, parse_proxy_header
+from .request import Refused, Request, check_origin, check_upgrade, parse_request, response
 
 logger = logging.getLogger("everwire.server")
 
@@ -42,19 +43,24 @@ class FrontOptions:
     paths: frozenset[str]
     assets: Mapping[str, Asset]
     open: set[Front]
+    origins: frozenset[str] | None = None
+    """pages that may connect; None for any"""
+    proxy_protocol: bool = False
+    trusted: tuple[Network, ...] = ()
     draining: bool = False
 
 
 class Front(asyncio.Protocol):
     """One connection until it is a WebSocket, or closed."""
 
-    __slots__ = ("_data", "_options", "_remote", "_transport")
+    __slots__ = ("_data", "_options", "_proxied", "_remote", "_transport")
 
     def __init__(self, options: FrontOptions) -> None:
         self._options = options
         self._data = b""
         self._transport: asyncio.Transport | None = None
         self._remote = ""
+        self._proxied = options.proxy_protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -70,6 +76,8 @@ class Front(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._data += data
+        if self._proxied and not self._read_proxy_header():
+            return
         end = self._data.find(b"\r\n\r\n")
         limit = self._options.limits.handshake
         try:
@@ -109,9 +117,25 @@ class Front(asyncio.Protocol):
         self._transport = None
         self._options.open.discard(self)
 
+    def _read_proxy_header(self) -> bool:
+        """Take the PROXY header; tell whether it is complete."""
+        try:
+            found = parse_proxy_header(self._data)
+        except NotProxied as error:
+            logger.info("a connection from %s dropped: %s", self._remote, error)
+            self.close()
+            return False
+        if found is None:
+            return False
+        remote, size = found
+        self._remote = remote or self._remote
+        self._data = self._data[size:]
+        self._proxied = False
+        return True
+
     def _reject_garbage(self) -> None:
         """Close at once on what cannot become a request, as a TLS hello on a plain port."""
-        if not self._data[:1].isalpha():
+        if self._data and not self._data[:1].isalpha():
             assert self._transport is not None
             self._transport.abort()
 
@@ -150,8 +174,10 @@ class Front(asyncio.Protocol):
 
     def _upgrade(self, request: Request, leftover: bytes) -> None:
         key, offered, dialect = check_upgrade(request)
-        options, transport, remote = self._options, self._transport, self._remote
+        options, transport = self._options, self._transport
         assert transport is not None
+        check_origin(request, options.origins)
+        remote = client_address(self._remote, request.headers, options.trusted)
         handshake = Handshake(request.path, request.headers, tuple(offered), remote, request.query)
         limits = options.limits
 

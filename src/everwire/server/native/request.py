@@ -145,6 +145,25 @@ def check_upgrade(request: Request) -> tuple[str, Sequence[str], Dialect]:
     return key, offered, dialect
 
 
+def check_origin(request: Request, allowed: frozenset[str] | None) -> None:
+    """Refuse pages that may not connect; programs send no ``Origin`` (RFC 6454).
+
+    Raises:
+        Refused: the origin is not one of ``allowed``.
+    """
+    origin = request.headers.get("origin")
+    if allowed is None or origin is None or normal_origin(origin) in allowed:
+        return
+    raise Refused(HTTPStatus.FORBIDDEN, "this origin may not connect")
+
+
+def normal_origin(origin: str) -> str:
+    """Scheme and host in lower case, without the scheme's own port."""
+    scheme, _, rest = origin.strip().lower().partition("://")
+    port = {"https": ":443", "http": ":80"}.get(scheme)
+    return f"{scheme}://{rest.removesuffix(port) if port else rest}"
+
+
 _ONCE = ("host", "sec-websocket-key", "sec-websocket-version", "content-length")
 _UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade, close"}
 

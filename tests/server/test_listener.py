@@ -1,0 +1,294 @@
+"""Ways to listen: TLS, Unix sockets, behind proxies, with others on the same port."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from everwire import Message, connect
+from everwire.errors import ConfigError
+from everwire.server.native.proxied import (
+    NotProxied,
+    client_address,
+    networks,
+    parse_proxy_header,
+)
+from everwire.server.native.tls import Tls
+from everwire.server.running import Server
+
+from .peer import open_app
+from .test_handshake import request
+
+V2 = b"\r\n\r\n\x00\r\nQUIT\n"
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """Make a certificate of our own for 127.0.0.1."""
+    crt, key = folder / f"{name}.crt", folder / f"{name}.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", key, "-out", crt],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return crt, key
+
+
+@asynccontextmanager
+async def listening(**options: Any) -> AsyncIterator[Server]:
+    async with open_app().listen("127.0.0.1", 0, **options) as server:
+        yield server
+    await asyncio.sleep(0.01)
+
+
+async def chat(url: str, **options: Any) -> None:
+    """Publish and receive through a listener."""
+    async with connect(url, **options) as client, client.subscribe("c") as room:
+        for n in range(3):
+            await client.publish("c", [n, "x" * 100_000])
+        items = aiter(room)
+        for n in range(3):
+            item = await anext(items)
+            assert isinstance(item, Message)
+            assert item.data[0] == n
+
+
+def trusting(crt: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(crt))
+
+
+def test_tls_is_served_and_a_new_certificate_is_taken_up_without_dropping_anybody(
+    tmp_path: Path,
+) -> None:
+    one, two = certificate(tmp_path, "one"), certificate(tmp_path, "two")
+    current = (tmp_path / "current.crt", tmp_path / "current.key")
+
+    def install(pair: tuple[Path, Path]) -> None:
+        for source, target in zip(pair, current, strict=True):
+            target.write_bytes(source.read_bytes())
+
+    async def main() -> None:
+        install(one)
+        async with listening(tls=Tls(*current)) as server:
+            url = f"wss://127.0.0.1:{server.port}/ws"
+            async with connect(url, ssl=trusting(one[0])) as old:
+                assert (await old.publish("c", 1)).position is not None
+                install(two)
+                server.reload_tls()
+                await chat(url, ssl=trusting(two[0]))
+                assert (await old.publish("c", 2)).position is not None
+                assert old.stats.reconnects == 0
+                current[0].write_text("no certificate")
+                with pytest.raises(ConfigError, match="PEM"):
+                    server.reload_tls()
+                await chat(url, ssl=trusting(two[0]))
+
+    asyncio.run(main())
+
+
+def test_a_tls_handshake_that_stalls_ends_and_plain_words_on_a_tls_port_are_dropped(
+    tmp_path: Path,
+) -> None:
+    pair = certificate(tmp_path, "one")
+
+    async def main() -> None:
+        async with listening(tls=Tls(*pair)) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            async with asyncio.timeout(5):
+                assert b"200" not in await reader.read()
+            writer.transport.abort()
+
+    asyncio.run(main())
+
+
+def test_a_certificate_that_cannot_be_read_is_refused_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.pem"):
+        Tls(tmp_path / "nowhere.pem").context()
+
+
+def test_a_unix_socket_is_served_replaced_when_abandoned_and_removed(tmp_path: Path) -> None:
+    path = str(tmp_path / "wire.sock")
+    abandoned = socket.socket(socket.AF_UNIX)
+    abandoned.bind(path)
+    abandoned.close()
+
+    async def main() -> None:
+        async with listening(unix=path):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(request() + b"\x81\x8f\x00\x00\x00\x00" + b'{"type":"ping"}')
+            await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readexactly(17) == b'\x81\x0f{"type":"pong"}'
+            subscribe = b'{"action":"subscribe","channel":"c"}'
+            writer.write(b"\x81" + bytes([0x80 | len(subscribe)]) + b"\x00\x00\x00\x00" + subscribe)
+            assert b"subscription_confirm" in await reader.readuntil(b"}}")
+            with pytest.raises(ConfigError):
+                async with listening(unix=path):
+                    pass
+            writer.transport.abort()
+        assert not Path(path).exists()
+
+    asyncio.run(main())
+
+
+def v2(command: int, family: int, body: bytes) -> bytes:
+    return V2 + bytes([0x20 | command, family << 4 | 1]) + struct.pack("!H", len(body)) + body
+
+
+PROXIED = {
+    b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n": "192.0.2.7:4711",
+    b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n": "2001:db8::7:4711",
+    b"PROXY UNKNOWN\r\n": None,
+    b"PROXY UNKNOWN anything goes here\r\n": None,
+    v2(1, 1, bytes([192, 0, 2, 7, 198, 51, 100, 1]) + struct.pack("!HH", 4711, 443)): (
+        "192.0.2.7:4711"
+    ),
+    v2(1, 1, bytes(8) + struct.pack("!HH", 1, 2) + b"\x03\x00\x04abcd"): "0.0.0.0:1",
+    v2(1, 2, socket.inet_pton(socket.AF_INET6, "2001:db8::7") + bytes(16) + b"\x12\x67\x01\xbb"): (
+        "2001:db8::7:4711"
+    ),
+    v2(0, 0, b""): None,
+    v2(1, 3, bytes(216)): None,
+}
+
+
+@pytest.mark.parametrize("header", PROXIED)
+def test_a_proxy_header_tells_the_client_however_it_is_cut(header: bytes) -> None:
+    for cut in range(len(header)):
+        assert parse_proxy_header(header[:cut]) is None
+    assert parse_proxy_header(header + b"GET /") == (PROXIED[header], len(header))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"PROXY TCP4 192.0.2.7\r\n",
+        b"PROXY TCP4 nobody 198.51.100.1 4711 443\r\n",
+        b"PROXY TCP4 192.0.2.7 198.51.100.1 99999 443\r\n",
+        b"PROXY TCP4 " + b"1" * 200,
+        V2 + b"\x31\x11\x00\x0c" + bytes(12),
+        V2 + b"\x22\x11\x00\x0c" + bytes(12),
+        V2 + b"\x21\x11\xff\xff",
+        V2 + b"\x21\x11\x00\x04" + bytes(4),
+        b"\x16\x03\x01",
+    ],
+)
+def test_what_is_no_proxy_header_is_refused(data: bytes) -> None:
+    with pytest.raises(NotProxied):
+        parse_proxy_header(data)
+
+
+@given(st.binary(max_size=300))
+def test_reading_a_proxy_header_never_fails_otherwise(data: bytes) -> None:
+    for start in (b"", b"PROXY ", V2, V2 + b"\x21\x11"):
+        try:
+            parse_proxy_header(start + data)
+        except NotProxied:
+            pass
+
+
+def test_behind_the_proxy_protocol_handlers_see_the_client_and_others_are_dropped() -> None:
+    async def main() -> None:
+        async with listening(proxy_protocol=True) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n" + request())
+            assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+            (connection,) = server.node.connections.values()
+            assert connection.remote == "192.0.2.7:4711"
+            writer.transport.abort()
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(request())
+            assert await reader.read() == b""
+            writer.transport.abort()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("remote", "forwarded", "expected"),
+    [
+        ("10.0.0.1:5", "192.0.2.7", "192.0.2.7:0"),
+        ("10.0.0.1:5", "6.6.6.6, 192.0.2.7, 10.0.0.2", "192.0.2.7:0"),
+        ("10.0.0.1:5", "10.0.0.3, 10.0.0.2", "10.0.0.3:0"),
+        ("10.0.0.1:5", "nonsense", "10.0.0.1:5"),
+        ("10.0.0.1:5", None, "10.0.0.1:5"),
+        ("192.0.2.9:5", "6.6.6.6", "192.0.2.9:5"),  # not a proxy of ours: its own invention
+    ],
+)
+def test_x_forwarded_for_is_believed_of_trusted_proxies_only(
+    remote: str, forwarded: str | None, expected: str
+) -> None:
+    headers = {"x-forwarded-for": forwarded} if forwarded else {}
+    assert client_address(remote, headers, networks(["10.0.0.0/8"])) == expected
+    assert client_address(remote, headers, ()) == remote
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://example.org", 101),
+        ("https://EXAMPLE.org:443", 101),
+        ("http://example.org:8080", 101),
+        (None, 101),
+        ("https://evil.example", 403),
+        ("null", 403),
+        ("https://example.org.evil.example", 403),
+        ("https://evilexample.org", 403),
+        ("http://example.org", 403),
+        ("https://example.org:444", 403),
+        ("https://example.org@evil.example", 403),
+    ],
+)
+def test_pages_of_other_origins_are_refused(origin: str | None, status: int) -> None:
+    async def main() -> None:
+        allowed = ["https://Example.org", "http://example.org:8080"]
+        async with listening(origins=allowed) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(request(Origin=origin))
+            assert b" %d " % status in await reader.readuntil(b"\r\n")
+            writer.transport.abort()
+
+    asyncio.run(main())
+
+
+def test_two_listeners_share_a_port_only_if_both_agree() -> None:
+    async def main() -> None:
+        async with listening(reuse_port=True) as server:
+            other = open_app()
+            with pytest.raises(ConfigError, match="--port"):
+                async with other.listen("127.0.0.1", server.port):
+                    pass
+            async with other.listen("127.0.0.1", server.port, reuse_port=True):
+                pass
+
+    asyncio.run(main())
+
+
+def test_accepted_sockets_have_small_buffers_and_keepalive() -> None:
+    async def main() -> None:
+        async with listening() as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(request())
+            await reader.readuntil(b"\r\n\r\n")
+            (connection,) = server.node.connections.values()
+            transport: Any = connection.transport
+            sock = transport._picows.underlying_transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= 2 * 64 * 1024
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * 64 * 1024
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+            writer.transport.abort()
+
+    asyncio.run(main())
