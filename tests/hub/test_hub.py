@@ -13,7 +13,7 @@ from everwire.hub.hub import Hub
 from everwire.hub.registry import Channel, Subscription
 from everwire.protocol import messages as m
 from everwire.protocol.data import pack_data
-from everwire.protocol.dialects import Dialect, dialect
+from everwire.protocol.dialects import Dialect, dialect, wire_for
 from everwire.protocol.frames import split_frames
 from everwire.protocol.states import SubscriptionState
 from everwire.testing import run
@@ -26,6 +26,7 @@ class Reader:
 
     def __init__(self, dialect: Dialect = JSON) -> None:
         self.dialect = dialect
+        self.wire = wire_for(dialect, False)
         self.out: list[bytes] = []
         self.paused = False
         self.writes: list[bytes] = []

@@ -348,5 +348,7 @@ def test_a_token_may_come_as_a_subprotocol() -> None:
             peer.send(m.Auth(1))
             answer = await peer.answer(1)
             assert isinstance(answer, m.Response) is ok
+            if not ok:
+                assert await peer.until_closed() == 4402
 
     with_node(scenario, guarded())

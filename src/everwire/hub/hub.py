@@ -109,7 +109,7 @@ class Hub:
             return True
         if subscription.offset < last:
             return False
-        lane = channel.lane(subscription.reader.dialect)
+        lane = channel.lane(subscription.reader.wire)
         if lane.pending:
             self.flush()
         lane.members[subscription.reader] = subscription.reader.write
@@ -134,12 +134,12 @@ class Hub:
         if subscription in channel.waiting:
             channel.waiting.remove(subscription)
         if subscription.state is SubscriptionState.SUBSCRIBED:
-            lane = channel.lanes[subscription.reader.dialect]
+            lane = channel.lanes[subscription.reader.wire]
             if lane.pending:
                 self.flush()
             del lane.members[subscription.reader]
             if not lane.members:
-                del channel.lanes[lane.dialect]
+                del channel.lanes[lane.wire]
 
     # ---- from the broker -----------------------------------------------------
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..protocol.frames import frame
 from ..protocol.messages import Position
 from ..protocol.states import SubscriptionState
 
@@ -20,39 +19,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..brokers.base import ChannelOptions, Record
-    from ..protocol.dialects import Dialect
+    from ..protocol.dialects import Wire
 
 
 class Reader(Protocol):
     """What the hub needs of a connection."""
 
-    dialect: Dialect
+    wire: Wire
     write: Callable[[bytes], None]
     out: list[bytes]
     paused: bool
 
 
 class Lane:
-    """A channel in one dialect: all its readers are written the same bytes.
+    """A channel on one wire: all its readers are written the same bytes.
 
     ``members`` maps each reader to its bound ``write``: the one call that a delivery costs.
     """
 
-    __slots__ = ("channel", "dialect", "members", "opcode", "pending", "prefix")
+    __slots__ = ("channel", "members", "pending", "prefix", "wire")
 
-    def __init__(self, channel: Channel, dialect: Dialect) -> None:
+    def __init__(self, channel: Channel, wire: Wire) -> None:
         self.channel = channel
-        self.dialect = dialect
-        self.opcode = int(dialect.opcode)
-        self.prefix: Any = dialect.message_prefix(channel.sid, channel.name)
+        self.wire = wire
+        self.prefix: Any = wire.dialect.message_prefix(channel.sid, channel.name)
         self.members: dict[Reader, Callable[[bytes], None]] = {}
         self.pending: list[bytes] = []
 
     def frame(self, record: Record) -> bytes:
         """Make the finished frame of a message."""
-        return frame(
-            self.opcode,
-            self.dialect.encode_message(
+        return self.wire.frame(
+            self.wire.dialect.encode_message(
                 self.prefix,
                 record.offset,
                 record.prev,
@@ -85,7 +82,7 @@ class Channel:
         self.epoch = ""
         self.last: int | None = None
         self.last_id = ""
-        self.lanes: dict[Dialect, Lane] = {}
+        self.lanes: dict[Wire, Lane] = {}
         self.subscriptions: dict[Reader, Subscription] = {}
         self.waiting: list[Subscription] = []
         """read further in history than the broker has told this node of"""
@@ -97,11 +94,11 @@ class Channel:
         """The last message that this node knows of."""
         return Position(self.epoch, self.last or 0, self.last_id)
 
-    def lane(self, dialect: Dialect) -> Lane:
-        """The lane of ``dialect``, made if there is none."""
-        lane = self.lanes.get(dialect)
+    def lane(self, wire: Wire) -> Lane:
+        """The lane of ``wire``, made if there is none."""
+        lane = self.lanes.get(wire)
         if lane is None:
-            lane = self.lanes[dialect] = Lane(self, dialect)
+            lane = self.lanes[wire] = Lane(self, wire)
         return lane
 
     def __repr__(self) -> str:

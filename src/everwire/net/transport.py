@@ -57,6 +57,8 @@ class Transport(Protocol):
     """what was agreed upon in the handshake"""
     remote: str
     """the peer's address, for logs"""
+    compressed: bool
+    """permessage-deflate was agreed upon: finished frames may be compressed"""
     write: Callable[[bytes], None]
     """Write finished frames (:func:`everwire.protocol.frames.frame`), several joined if you
     like. The server's side only: a client's frames are masked, each in its own way."""

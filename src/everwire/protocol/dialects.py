@@ -14,7 +14,8 @@ from typing import Any
 
 from ..errors import ProtocolError
 from . import messages as m
-from .frames import Opcode
+from .deflate import deflated_frame
+from .frames import Opcode, frame
 
 
 class BadMessage(ProtocolError):
@@ -96,6 +97,40 @@ class Dialect(ABC):
 
         Called once a message and dialect, whatever the number of readers.
         """
+
+
+class Wire:
+    """A dialect as it goes over some connections: with compressed frames, or without.
+
+    Connections of one wire are written the same bytes.
+    """
+
+    __slots__ = ("compressed", "dialect", "opcode")
+
+    def __init__(self, dialect: Dialect, compressed: bool) -> None:
+        self.dialect = dialect
+        self.compressed = compressed
+        self.opcode = dialect.opcode
+
+    def frame(self, payload: bytes) -> bytes:
+        """Put an encoded message into a finished frame, as a server writes it."""
+        if self.compressed:
+            return deflated_frame(self.opcode, payload)
+        return frame(self.opcode, payload)
+
+    def __repr__(self) -> str:
+        return f"<Wire {self.dialect.name}{' compressed' if self.compressed else ''}>"
+
+
+_wires: dict[tuple[str, bool], Wire] = {}
+
+
+def wire_for(dialect: Dialect, compressed: bool) -> Wire:
+    """Return the one wire of a dialect with or without compression."""
+    key = (dialect.name, compressed)
+    if key not in _wires:
+        _wires[key] = Wire(dialect, compressed)
+    return _wires[key]
 
 
 _MODULES: dict[str, str] = {

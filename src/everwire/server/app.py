@@ -275,6 +275,7 @@ class Everwire:
         proxy_protocol: bool = False,
         trusted_proxies: Sequence[str] = (),
         reuse_port: bool = False,
+        compression: bool = False,
     ) -> AsyncIterator[Server]:
         """Run the node and listen, for as long as the block lasts.
 
@@ -290,6 +291,7 @@ class Everwire:
             proxy_protocol: every connection begins with a PROXY header (version 1 or 2).
             trusted_proxies: addresses and networks whose ``X-Forwarded-For`` is believed.
             reuse_port: let other processes listen on the same port.
+            compression: agree to permessage-deflate (RFC 7692) where a client offers it.
 
         Raises:
             ConfigError: the address cannot be used, or the application runs already.
@@ -304,6 +306,7 @@ class Everwire:
             origins=origins,
             proxy_protocol=proxy_protocol,
             trusted_proxies=trusted_proxies,
+            compression=compression,
         )
         try:
             await server.start(host, port, tls=tls, reuse_port=reuse_port)

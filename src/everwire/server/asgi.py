@@ -38,6 +38,7 @@ class AsgiTransport:
     def __init__(self, send: Send, limits: Limits, subprotocol: str | None, remote: str) -> None:
         self.subprotocol = subprotocol
         self.remote = remote
+        self.compressed = False  # that is between the host and the client
         self.write: Callable[[bytes], None] = self._write
         self._asgi_send = send
         self._limits = limits

@@ -43,7 +43,9 @@ async def _authenticate(node: Node, connection: Connection, message: m.Auth, fir
         identity = await _identify(node, connection, message)
         if connection.state not in (ConnectionState.AUTHENTICATING, ConnectionState.READY):
             return
-        if not first and identity.user != connection.user and connection.dialect.needs_auth:
+        before, now = connection.identity, identity
+        changed = (before.tenant, before.user) != (now.tenant, now.user)
+        if not first and changed and connection.dialect.needs_auth:
             raise Unauthorized("a connection cannot change its user")
         await _welcome(node, connection, message, identity)
     except RequestError as error:
@@ -67,16 +69,7 @@ async def _identify(node: Node, connection: Connection, message: m.Auth) -> Iden
     if function is None:
         return node.anonymous
     handshake = connection.handshake
-    token = message.token
-    if anonymous and handshake is not None:
-        token = next(
-            (
-                offer.removeprefix(TOKEN_OFFER)
-                for offer in handshake.subprotocols
-                if offer.startswith(TOKEN_OFFER)
-            ),
-            None,
-        )
+    token = _token(connection, message)
     offered = {
         "token": token,
         "credentials": message.credentials,
@@ -127,13 +120,24 @@ def _replace(node: Node, connection: Connection, message: m.Auth) -> None:
         old.close(CloseCode.REPLACED, "replaced by a newer connection")
 
 
+def _token(connection: Connection, message: m.Auth) -> str | None:
+    """The token of an ``auth``, or the one that the handshake brought."""
+    if message.token is not None or message.credentials is not None:
+        return message.token
+    offers = connection.handshake.subprotocols if connection.handshake is not None else ()
+    found = (offer for offer in offers if offer.startswith(TOKEN_OFFER))
+    token = next(found, None)
+    return token.removeprefix(TOKEN_OFFER) if token is not None else None
+
+
 def _turn_away(connection: Connection, message: m.Auth, error: RequestError) -> None:
     """Say no after the upgrade: a browser is not told why an upgrade was refused."""
     connection.refuse(message.id, error)
     if not connection.dialect.needs_auth:
         return
     if isinstance(error, Unauthorized):
-        code = CloseCode.TOKEN_REFUSED if message.token is not None else CloseCode.UNAUTHORIZED
+        with_token = _token(connection, message) is not None
+        code = CloseCode.TOKEN_REFUSED if with_token else CloseCode.UNAUTHORIZED
     elif isinstance(error, Forbidden):
         code = CloseCode.FORBIDDEN
     elif error.temporary:

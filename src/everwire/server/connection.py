@@ -17,8 +17,7 @@ from ..errors import RequestError
 from ..hub.registry import Subscription
 from ..net.transport import Handshake, Transport
 from ..protocol import messages as m
-from ..protocol.dialects import BadMessage, Dialect
-from ..protocol.frames import frame
+from ..protocol.dialects import BadMessage, Dialect, wire_for
 from ..protocol.states import CONNECTION, ConnectionState, Machine
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Connection:
         "_strikes_since", "_suspect", "_writable", "auth_in_flight", "backlog", "behind",
         "catching_up", "channels", "dialect", "handshake", "held_reading", "id", "identity",
         "inflight", "instance", "node", "opcode", "operations", "out", "paused", "paused_at",
-        "remote", "secret", "subscriptions", "transport", "write",
+        "remote", "secret", "subscriptions", "transport", "wire", "write",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +61,7 @@ class Connection:
         self.transport = transport
         self.handshake: Handshake | None = handshake
         self.dialect = dialect
+        self.wire = wire_for(dialect, transport.compressed)
         self.opcode = int(dialect.opcode)
         self.remote = transport.remote or handshake.remote
         self.secret = node.new_secret()
@@ -209,7 +209,7 @@ class Connection:
 
     def send_payload(self, payload: bytes) -> None:
         """Queue an encoded message for the end of the loop's turn."""
-        self.out.append(frame(self.opcode, payload))
+        self.out.append(self.wire.frame(payload))
         self.node.hub.touch(self)
 
     async def writable(self) -> None:

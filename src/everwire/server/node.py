@@ -142,10 +142,13 @@ class Node:
 
     def _close_all(self, code: CloseCode, reason: str) -> None:
         for connection in list(self.connections.values()):
-            if connection.dialect.needs_auth:
-                connection.close(code, reason)
-            else:
-                connection.close(CloseCode.SERVICE_RESTART, reason)
+            self._send_away(connection, code, reason)
+
+    @staticmethod
+    def _send_away(connection: Connection, code: CloseCode, reason: str) -> None:
+        """Close with a code of ours, or with the standard one where ours are not known."""
+        known = connection.dialect.needs_auth
+        connection.close(code if known else CloseCode.SERVICE_RESTART, reason)
 
     async def _wait_empty(self, seconds: float, hasten: asyncio.Event | None = None) -> None:
         """Wait until there are no connections, at most ``seconds``, and not if hastened."""
@@ -170,7 +173,7 @@ class Node:
         connection.opened()
         if self.draining:
             connection.send(m.Drain(0, 0))
-            connection.close(CloseCode.DRAINING, "the node is draining")
+            self._send_away(connection, CloseCode.DRAINING, "the node is draining")
         return connection
 
     def closed(self, connection: Connection) -> None:

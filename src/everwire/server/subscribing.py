@@ -21,6 +21,7 @@ from ..codes import ErrorCode
 from ..errors import BrokerUnavailable, Forbidden, RequestError
 from ..hub.registry import Channel, Lane, Subscription
 from ..protocol import messages as m
+from ..protocol.data import plain_data
 from ..protocol.states import ConnectionState, SubscriptionState
 from .access import Channelled
 
@@ -149,7 +150,7 @@ async def _appear(
     if subscription.state is SubscriptionState.UNSUBSCRIBED:
         return
     info = granted.grant.info if granted.grant.info is not None else connection.identity.info
-    member = m.Member(connection.id, connection.user, info)
+    member = m.Member(connection.id, connection.user, plain_data(info))
     await node.broker.presence_add(granted.key, member, node.limits.presence_lease)
 
 
@@ -185,7 +186,7 @@ def _push(connection: Connection, subscription: Subscription, records: Sequence[
     if not records:
         return
     channel = subscription.channel
-    lane = channel.lanes.get(connection.dialect) or Lane(channel, connection.dialect)
+    lane = channel.lanes.get(connection.wire) or Lane(channel, connection.wire)
     connection.out.append(b"".join([lane.frame(record) for record in records]))
     connection.node.hub.touch(connection)
     last = records[-1]
@@ -291,10 +292,11 @@ def tell_presence(
     """Send who came and went to those who want to know; encoded once for each dialect."""
     encoded: dict[object, bytes] = {}
     for reader in channel.watchers:
-        payload = encoded.get(reader.dialect)
+        dialect = reader.wire.dialect
+        payload = encoded.get(dialect)
         if payload is None:
             message = m.Presence(channel.sid, False, list(joined), list(left), count)
-            payload = encoded[reader.dialect] = reader.dialect.encode(message)
+            payload = encoded[dialect] = dialect.encode(message)
         if payload:
             reader.send_payload(payload)  # type: ignore[attr-defined]
 

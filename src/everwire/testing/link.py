@@ -31,6 +31,7 @@ class Side:
 
     def __init__(self, link: Link, out: Pipe, incoming: Pipe, remote: str) -> None:
         self.subprotocol: str | None = None
+        self.compressed = False
         self.remote = remote
         self.write: Callable[[bytes], None] = self._refuse_frames
         self.receiver: Receiver | None = None

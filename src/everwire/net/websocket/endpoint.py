@@ -14,6 +14,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport
 from ...codes import CloseCode
 from ...limits import DEFAULTS, KiB
 from ...protocol.assembly import Assembly, Budget, Refused
+from ...protocol.deflate import inflate
 from ...protocol.frames import Opcode, close_payload
 from ..transport import Receiver
 
@@ -41,7 +42,7 @@ class WebSocket(WSListener):
 
     __slots__ = (
         "_assembly", "_close_sent", "_close_timeout", "_late_ping", "_max_message", "_over",
-        "_peer_close", "_picows", "_pings", "receiver", "remote", "subprotocol", "write",
+        "_peer_close", "_picows", "_pings", "compressed", "receiver", "remote", "subprotocol", "write",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +51,7 @@ class WebSocket(WSListener):
         self.receiver: Receiver | None = None
         self.remote = remote
         self.subprotocol: str | None = None
+        self.compressed = False
         self.write: Callable[[bytes], None] = _ignore
         self._picows: WSTransport | None = None
         self._max_message = max_message
@@ -141,10 +143,10 @@ class WebSocket(WSListener):
             if (kind is TEXT or kind is BINARY) and frame.fin and self._assembly is None:
                 if self._close_sent is not None or self._over:
                     return
-                if frame.rsv1 or frame.rsv2 or frame.rsv3:
-                    self._fail(CloseCode.PROTOCOL_ERROR, "reserved bits")
-                    return
                 payload = frame.get_payload_as_bytes()
+                if frame.rsv1 or frame.rsv2 or frame.rsv3:
+                    self._check_reserved(frame)
+                    payload = inflate(payload, self._max_message)
                 if kind is TEXT and not payload.isascii():
                     payload.decode()
                 self.receiver.received(kind.value, payload)  # type: ignore[union-attr]
@@ -177,8 +179,8 @@ class WebSocket(WSListener):
 
     def _other_frame(self, kind: int, frame: WSFrame) -> None:
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            self._fail(CloseCode.PROTOCOL_ERROR, "reserved bits")
-        elif kind == Opcode.CLOSE:
+            self._check_reserved(frame, first=kind in (Opcode.TEXT, Opcode.BINARY))
+        if kind == Opcode.CLOSE:
             self._on_close(frame)
         elif self._close_sent is not None or self._over:
             return
@@ -187,7 +189,7 @@ class WebSocket(WSListener):
         elif kind == Opcode.PONG:
             self.receiver.heard()  # type: ignore[union-attr]
         else:
-            self._fragment(kind, frame.get_payload_as_bytes(), bool(frame.fin))
+            self._fragment(kind, frame)
 
     def _on_ping(self, payload: bytes) -> None:
         """Answer, but a flood only once a read (RFC 6455 section 5.5.3 allows it)."""
@@ -204,7 +206,12 @@ class WebSocket(WSListener):
             self.send(Opcode.PONG, self._late_ping)
             self._late_ping = None
 
-    def _fragment(self, kind: int, payload: bytes, fin: bool) -> None:
+    def _check_reserved(self, frame: WSFrame, *, first: bool = True) -> None:
+        """Only RSV1, on the first frame of a message, if compression was agreed upon."""
+        if frame.rsv2 or frame.rsv3 or not (self.compressed and first):
+            raise Refused(CloseCode.PROTOCOL_ERROR, "reserved bits")
+
+    def _fragment(self, kind: int, frame: WSFrame) -> None:
         assembly = self._assembly
         if (kind == Opcode.CONTINUATION) is (assembly is None):
             self._fail(CloseCode.PROTOCOL_ERROR, "a fragment out of place")
@@ -212,14 +219,18 @@ class WebSocket(WSListener):
         if assembly is None:
             now = asyncio.get_running_loop().time()
             assembly = self._assembly = Assembly(
-                kind, self._max_message, ASSEMBLING, compressed=False, since=now
+                kind, self._max_message, ASSEMBLING, compressed=bool(frame.rsv1), since=now
             )
-        message = assembly.add(payload, fin)
+        message = assembly.add(frame.get_payload_as_bytes(), bool(frame.fin))
         if message is None:
             self.receiver.heard()  # type: ignore[union-attr]
             return
         assembly.release()
         self._assembly = None
+        if assembly.compressed:
+            message = inflate(message, self._max_message)
+            if assembly.opcode == Opcode.TEXT:
+                message.decode()
         self.receiver.received(assembly.opcode, message)  # type: ignore[union-attr]
 
     def _on_close(self, frame: WSFrame) -> None:

@@ -28,6 +28,7 @@ def accept_upgrade(
     *,
     key: str,
     subprotocol: str | None,
+    extensions: str | None,
     max_message: int,
     leftover: bytes,
     connected: Callable[[WebSocket], Receiver],
@@ -39,11 +40,15 @@ def accept_upgrade(
         websocket: a fresh one.
         key: the request's ``Sec-WebSocket-Key``.
         subprotocol: what was agreed upon.
+        extensions: likewise: permessage-deflate as our answer has it, or None.
         max_message: bytes of the largest frame; a larger one closes with 1009.
         leftover: what came behind the request.
         connected: is called when the answer was sent; returns the receiver.
     """
-    headers = {"Sec-WebSocket-Protocol": subprotocol} if subprotocol else None
+    headers = {"Sec-WebSocket-Protocol": subprotocol} if subprotocol else {}
+    if extensions is not None:
+        headers["Sec-WebSocket-Extensions"] = extensions
+        websocket.compressed = True
 
     def accepted(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         return WSUpgradeResponseWithListener(

@@ -19,7 +19,15 @@ from ...net.heartbeat import Wheel
 from ...net.transport import Handshake, Receiver, Transport
 from ...net.websocket import WebSocket, accept_upgrade
 from .proxied import Network, NotProxied, client_address, parse_proxy_header
-from .request import Refused, Request, check_origin, check_upgrade, parse_request, response
+from .request import (
+    Refused,
+    Request,
+    agree_on_extensions,
+    check_origin,
+    check_upgrade,
+    parse_request,
+    response,
+)
 
 logger = logging.getLogger("everwire.server")
 
@@ -47,6 +55,7 @@ class FrontOptions:
     """pages that may connect; None for any"""
     proxy_protocol: bool = False
     trusted: tuple[Network, ...] = ()
+    compression: bool = False
     draining: bool = False
 
 
@@ -178,6 +187,7 @@ class Front(asyncio.Protocol):
         assert transport is not None
         check_origin(request, options.origins)
         remote = client_address(self._remote, request.headers, options.trusted)
+        extensions = agree_on_extensions(request, options.compression)
         handshake = Handshake(request.path, request.headers, tuple(offered), remote, request.query)
         limits = options.limits
 
@@ -191,6 +201,7 @@ class Front(asyncio.Protocol):
             WebSocket(limits.hard_cap, remote=remote, close_timeout=limits.close_timeout),
             key=key,
             subprotocol=dialect.subprotocol,
+            extensions=extensions,
             max_message=limits.hard_cap,
             leftover=leftover,
             connected=connected,

@@ -127,11 +127,12 @@ class Listener:
         origins: Sequence[str] | None = None,
         proxy_protocol: bool = False,
         trusted_proxies: Sequence[str] = (),
+        compression: bool = False,
     ) -> None:
         allowed = None if origins is None else frozenset(map(normal_origin, origins))
         self._options = FrontOptions(
             limits, wheel, accept, paths, assets, set(), allowed, proxy_protocol,
-            networks(trusted_proxies),
+            networks(trusted_proxies), compression,
         )  # fmt: skip
         self._servers: list[asyncio.AbstractServer] = []
         self._unix: list[str] = []

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from ...protocol.deflate import MalformedExtensions, negotiate_deflate
 from ...protocol.dialects import Dialect, negotiate, subprotocols
 
 MAX_HEADERS = 100
@@ -143,6 +144,22 @@ def check_upgrade(request: Request) -> tuple[str, Sequence[str], Dialect]:
             "or none at all for plain JSON",
         )
     return key, offered, dialect
+
+
+def agree_on_extensions(request: Request, compression: bool) -> str | None:
+    """Negotiate permessage-deflate (RFC 7692 section 7).
+
+    Raises:
+        Refused: the header is malformed.
+    """
+    offered = request.headers.get("sec-websocket-extensions")
+    if offered is None:
+        return None
+    try:
+        agreed = negotiate_deflate(offered)
+    except MalformedExtensions as error:
+        raise Refused(HTTPStatus.BAD_REQUEST, str(error)) from None
+    return agreed if compression else None
 
 
 def check_origin(request: Request, allowed: frozenset[str] | None) -> None:

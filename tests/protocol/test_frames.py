@@ -1,0 +1,67 @@
+"""WebSocket frames as a server writes them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from everwire.protocol.frames import Opcode, close_payload, frame, split_frames
+
+from .wire import examples
+
+SIZES = [0, 1, 125, 126, 127, 65535, 65536, 70000]
+
+
+def read_one(data: bytes) -> tuple[int, bytes]:
+    """RFC 6455 section 5.2, straight from its figure: one frame and nothing after it."""
+    assert data[0] & 0x80, "FIN"
+    assert not data[0] & 0x70, "reserved bits"
+    assert not data[1] & 0x80, "a server does not mask"
+    size, start = data[1] & 0x7F, 2
+    if size == 126:
+        size, start = int.from_bytes(data[2:4], "big"), 4
+        assert size > 125, "the shortest form"
+    elif size == 127:
+        size, start = int.from_bytes(data[2:10], "big"), 10
+        assert size > 65535, "the shortest form"
+    assert len(data) == start + size
+    return data[0] & 0x0F, data[start:]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.BINARY])
+def test_a_frame_is_as_the_rfc_has_it(size: int, opcode: Opcode) -> None:
+    payload = bytes(range(256)) * (size // 256 + 1)
+    assert read_one(frame(opcode, payload[:size])) == (opcode, payload[:size])
+
+
+@examples(200)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(list(Opcode)),
+            st.binary(max_size=20) | st.sampled_from(SIZES).map(bytes),
+        ),
+        max_size=6,
+    )
+)
+def test_joined_frames_come_apart_as_they_were(messages: list[tuple[Opcode, bytes]]) -> None:
+    joined = b"".join(frame(opcode, payload) for opcode, payload in messages)
+    assert list(split_frames(joined)) == messages
+
+
+@examples(300)
+@given(st.integers(1000, 4999), st.text(max_size=200) | st.text("aé😀", min_size=30, max_size=130))
+def test_a_close_reason_is_cut_between_characters(code: int, reason: str) -> None:
+    payload = close_payload(code, reason)
+    assert len(payload) <= 125
+    assert int.from_bytes(payload[:2], "big") == code
+    text = payload[2:].decode()  # valid UTF-8
+    assert reason.startswith(text)
+    if text != reason:
+        next_one = reason[len(text)].encode()
+        assert len(payload) + len(next_one) > 125, "no more was cut than needed"
+
+
+def test_a_close_reason_need_not_be_valid_text() -> None:
+    assert close_payload(1000, "a\ud800b")[2:].decode() == "a?b"
