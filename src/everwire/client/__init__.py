@@ -1,0 +1,35 @@
+"""The client: connects, stays connected, and loses nothing without saying so.
+
+An application uses :func:`connect` and what it returns. The layers, each useful alone:
+:mod:`.link` (one connection, no retry), :mod:`.session` (one after the other),
+:mod:`.outbox`, :mod:`.requests`, :mod:`.subscription` (what outlives a connection),
+:mod:`.client` (all of it together).
+"""
+
+from __future__ import annotations
+
+from ..limits import ClientLimits
+from ..protocol.messages import Member, Position
+from ..protocol.states import ConnectionState, SubscriptionState
+from .builtin import ChannelPresence
+from .client import Client
+from .connect import connect
+from .outbox import Ack
+from .stats import Stats
+from .subscription import Gap, Message, Subscription
+
+__all__ = [
+    "Ack",
+    "ChannelPresence",
+    "Client",
+    "ClientLimits",
+    "ConnectionState",
+    "Gap",
+    "Member",
+    "Message",
+    "Position",
+    "Stats",
+    "Subscription",
+    "SubscriptionState",
+    "connect",
+]

@@ -1,0 +1,346 @@
+"""The client: what an application calls. See :func:`everwire.connect`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+
+from ..codes import ErrorCode
+from ..errors import RequestError
+from ..limits import ClientLimits
+from ..net.transport import Network
+from ..protocol import messages as m
+from ..protocol.data import plain_data
+from ..protocol.messages import Position
+from ..protocol.states import ConnectionState
+from .builtin import ChannelPresence, messages_of, presence_of
+from .core import Core
+from .outbox import Ack
+from .requests import convert_result
+from .session import Target
+from .stats import Stats
+from .subscription import Message, Subscription
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+T = TypeVar("T")
+
+
+class Client:
+    """A connection that stays; made by :func:`everwire.connect`."""
+
+    def __init__(
+        self,
+        target: Target,
+        limits: ClientLimits,
+        *,
+        network: Network,
+        random: Random,
+        wall: Callable[[], float],
+        timeout: float,
+    ) -> None:
+        self._core = Core(
+            target, limits, network=network, random=random, wall=wall, timeout=timeout
+        )
+
+    # ---- life ------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, Client]:
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self) -> Self:
+        """Connect, and wait until ready. Cancelling ends the client.
+
+        Raises:
+            Unauthorized: or :exc:`Forbidden`, or another :exc:`EverwireError`: refused for
+                good; or not ready in time, for the last reason there was.
+            OSError: not ready in time: there was no connection.
+        """
+        await self._core.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the client. A second call waits for the first.
+
+        What is in the outbox is sent and its acknowledgements are awaited, for at most
+        ``close_timeout`` seconds; what is left fails with :exc:`~everwire.NotSent` or
+        :exc:`~everwire.DeliveryUnknown`. Then the connection is closed, which takes at
+        most ``close_timeout`` seconds again. Subscriptions hand over what they hold, and end.
+
+        Cancelling drops the connection at once.
+        """
+        await self._core.close()
+
+    @property
+    def on_state(self) -> Callable[[ConnectionState], None] | None:
+        """Is called with each new state of the connection. Set it to a function, or None."""
+        return self._core.on_state
+
+    @on_state.setter
+    def on_state(self, function: Callable[[ConnectionState], None] | None) -> None:
+        self._core.on_state = function
+
+    @property
+    def on_event(self) -> Callable[[str, Any], None] | None:
+        """Is called with the name and the data of each event of the server."""
+        return self._core.on_event
+
+    @on_event.setter
+    def on_event(self, function: Callable[[str, Any], None] | None) -> None:
+        self._core.on_event = function
+
+    def drop(self) -> None:
+        """Drop the current connection, as a broken network would; the client reconnects."""
+        link = self._core.session.link
+        if link is not None:
+            link.abort(reason="dropped by the application")
+
+    # ---- publishing ----------------------------------------------------------------
+
+    async def publish(self, channel: str, data: Any, *, ttl: float | None = None) -> Ack:
+        """Publish, and wait until the server has stored it: once, over whatever drops.
+
+        In the dialect ``plain`` nothing is acknowledged: this returns as soon as the
+        message is written to an open connection, with ``position=None``.
+
+        Args:
+            channel: its name.
+            data: anything that :func:`everwire.protocol.data.plain_data` takes.
+            ttl: seconds for which it is tried; the default is ``outbox_ttl``.
+
+        Cancelling ends the waiting alone: the message stays in the outbox, and is sent. If
+        it waited for room in the outbox, it is not sent.
+
+        Raises:
+            BadData: the data or the channel's name cannot be put on the wire.
+            RequestError: refused for good, as :exc:`Forbidden`, or too big.
+            NotSent: given up before it was sent.
+            DeliveryUnknown: sent and given up before it was acknowledged.
+            OutboxFull: no room within ``outbox_block`` seconds.
+            ConnectionClosed: the client ended.
+        """
+        self._core.check()
+        return await self._core.publisher.publish(channel, data, ttl)
+
+    def publish_nowait(
+        self, channel: str, data: Any, *, ttl: float | None = None
+    ) -> asyncio.Future[Ack]:
+        """Publish without waiting; the future is given what :meth:`publish` returns or raises.
+
+        Args:
+            channel: its name.
+            data: as for :meth:`publish`.
+            ttl: seconds for which it is tried; the default is ``outbox_ttl``.
+
+        Raises:
+            BadData: the data or the channel's name cannot be put on the wire.
+            RequestError: too big.
+            OutboxFull: there is no room.
+            ConnectionClosed: the client ended.
+        """
+        self._core.check()
+        return self._core.publisher.publish_nowait(channel, data, ttl)
+
+    # ---- requests ------------------------------------------------------------------
+
+    @overload
+    async def query(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        type: type[T],
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> T: ...
+
+    @overload
+    async def query(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        type: Any = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> Any: ...
+
+    async def query(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        type: Any = None,  # noqa: A002  # reads best at the call
+        timeout: float | None = None,  # noqa: ASYNC109  # it goes over the wire as well
+    ) -> Any:
+        """Ask for something that changes nothing. Sent again once if the connection drops.
+
+        Args:
+            name: of the query.
+            payload: its parameters.
+            type: what to turn the answer into: anything that msgspec understands.
+            timeout: seconds until the answer; the default is ``request_timeout``.
+
+        Cancelling cancels the handler on the server.
+
+        Raises:
+            RequestError: the server refuses, as :exc:`Forbidden`.
+            RequestTimeout: no answer in time.
+            BadData: the answer is no ``type``, or the payload cannot be put on the wire.
+            ConnectionClosed: two connections were lost with it, or the client ended.
+        """
+        self._core.check()
+        result = await self._core.calls.run("query", name, payload, timeout=timeout)
+        return convert_result(result, type, f"query {name!r}")
+
+    @overload
+    async def command(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        type: type[T],
+        timeout: float | None = None,  # noqa: ASYNC109
+        key: str | Literal[False] | None = None,
+    ) -> T: ...
+
+    @overload
+    async def command(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        type: Any = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+        key: str | Literal[False] | None = None,
+    ) -> Any: ...
+
+    async def command(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        type: Any = None,  # noqa: A002  # reads best at the call
+        timeout: float | None = None,  # noqa: ASYNC109  # it goes over the wire as well
+        key: str | Literal[False] | None = None,
+    ) -> Any:
+        """Have something done, once: a retry after a drop carries the same key.
+
+        Args:
+            name: of the command.
+            payload: its parameters.
+            type: what to turn the answer into: anything that msgspec understands.
+            timeout: seconds until the answer; the default is ``request_timeout``.
+            key: two commands of a user with the same name and key are one; None takes a
+                new key, False sends none: then it is not retried.
+
+        Cancelling asks the server to cancel; the command may have run.
+
+        Raises:
+            RequestError: the server refuses; ``outcome`` says whether it may have run.
+            NotSent: there was no connection in time.
+            DeliveryUnknown: sent, and no answer in time: it may have run.
+            BadData: the answer is no ``type``, or the payload cannot be put on the wire.
+            ConnectionClosed: the client had ended.
+        """
+        self._core.check()
+        chosen = None if key is False else key or self._core.calls.new_key()
+        result = await self._core.calls.run("command", name, payload, key=chosen, timeout=timeout)
+        return convert_result(result, type, f"command {name!r}")
+
+    async def event(self, name: str, data: Any = None) -> None:
+        """Send an event: not answered, and lost if the connection is just being lost.
+
+        Waits for a connection, at most ``request_timeout`` seconds. Cancelling before that
+        sends nothing.
+
+        Raises:
+            NotSent: there was no connection in time.
+            BadData: the data cannot be put on the wire.
+            RequestError: too big.
+            ConnectionClosed: the client ended.
+        """
+        self._core.check()
+        message = m.Event(name, plain_data(data))
+        link = await self._core.ready_link()
+        encoded = link.encode(message)
+        if len(encoded) > link.message_limit:
+            raise RequestError(f"event {name!r} is too big", code=ErrorCode.TOO_BIG)
+        link.send_bytes(encoded)
+
+    # ---- channels ------------------------------------------------------------------
+
+    def subscribe(
+        self, channel: str, *, since: Position | None = None, presence: bool = False
+    ) -> Subscription:
+        """Subscribe: ``async with client.subscribe("chat:lobby") as room: async for item in room``.
+
+        Args:
+            channel: its name.
+            since: deliver what came after this position, as far as history reaches; the
+                default is to begin with what comes next.
+            presence: keep ``members`` up to date.
+        """
+        self._core.check()
+        return Subscription(
+            channel,
+            since=since,
+            presence=presence,
+            reconciler=self._core.subscriptions,
+            limits=self._core.limits,
+            counters=self._core.counters,
+            random=self._core.random,
+        )
+
+    async def history(
+        self,
+        channel: str,
+        *,
+        limit: int = 100,
+        timeout: float | None = None,  # noqa: ASYNC109  # as for query
+    ) -> list[Message]:
+        """Return the last ``limit`` messages of a channel, the oldest first.
+
+        ``messages[-1].position`` is what to give to ``subscribe(since=...)``. Cancelling and
+        errors are those of :meth:`query`.
+        """
+        payload = {"channel": channel, "limit": limit}
+        return messages_of(channel, await self.query("everwire.history", payload, timeout=timeout))
+
+    async def presence(
+        self,
+        channel: str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # as for query
+    ) -> ChannelPresence:
+        """Return who is present in a channel. Cancelling and errors are those of :meth:`query`."""
+        payload = {"channel": channel}
+        return presence_of(await self.query("everwire.presence", payload, timeout=timeout))
+
+    # ---- what it is like ---------------------------------------------------------
+
+    @property
+    def state(self) -> ConnectionState:
+        """Of the connection; ``connecting`` whenever there is none, ``closed`` at the end."""
+        return self._core.session.state
+
+    @property
+    def stats(self) -> Stats:
+        """What was counted so far; a snapshot."""
+        return self._core.counters.snapshot()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Client {self._core.url} {self.state} links={self._core.session.number} "
+            f"subscriptions={len(self._core.subscriptions)} outbox={len(self._core.publisher.outbox)} "
+            f"calls={len(self._core.calls)}>"
+        )

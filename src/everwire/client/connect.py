@@ -1,0 +1,92 @@
+"""How an application gets a client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from random import Random, SystemRandom
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import ConfigError, EverwireError
+from ..limits import ClientLimits
+from ..net.transport import Network
+from ..protocol.dialects import dialect as find_dialect
+from .client import Client
+from .session import Target, Token
+
+
+def connect(
+    url: str,
+    *,
+    token: Token = None,
+    credentials: Any = None,
+    dialect: str = "everwire.v1.msgpack",
+    name: str = "",
+    headers: Mapping[str, str] | None = None,
+    ssl: Any = None,
+    limits: ClientLimits | None = None,
+    network: Network | None = None,
+    random: Random | None = None,
+    wall: Callable[[], float] = time.time,
+    connect_timeout: float | None = None,
+    timeout: float = 30.0,
+) -> Client:
+    """Make a client: use it with ``async with``, or ``await`` it.
+
+    Entering waits until the client is ready. From then on it reconnects by itself, until
+    it is closed or the server turns it away for good.
+
+    Args:
+        url: ``ws://host:port/path`` or ``wss://…``.
+        token: proves who we are. A function (async or not) is called for each connection,
+            and has 10 s; if the server refuses what it returns, it is asked once more.
+        credentials: anything else that the server's ``authenticate`` takes.
+        dialect: ``everwire.v1.msgpack``, ``everwire.v1.json``, or ``plain`` for servers
+            that speak JSON without positions and acknowledgements.
+        name: what the server's logs call this client.
+        headers: more headers for the handshake.
+        ssl: an ``ssl.SSLContext``, for ``wss``.
+        limits: sizes, counts and durations; see :class:`everwire.limits.ClientLimits`.
+        network: where WebSockets come from; the default is the real network.
+        random: where chance comes from: jitter and ids.
+        wall: the time in seconds since 1970.
+        connect_timeout: seconds for one attempt; the default is the limits'.
+        timeout: seconds for which entering waits, over as many attempts as fit.
+
+    Raises:
+        ConfigError: the URL or the dialect cannot be used.
+    """
+    limits = limits or ClientLimits()
+    parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise ConfigError(f"{url!r} is not a WebSocket URL: ws://host:port/path")
+    try:
+        chosen = find_dialect(dialect)
+    except EverwireError as error:
+        raise ConfigError(str(error)) from None
+    target = Target(
+        url=url,
+        dialect=chosen,
+        token=token,
+        credentials=credentials,
+        name=name,
+        headers=headers,
+        ssl=ssl,
+        connect_timeout=limits.connect_timeout if connect_timeout is None else connect_timeout,
+    )
+    return Client(
+        target,
+        limits,
+        network=network or connect_network(),
+        random=random or SystemRandom(),
+        wall=wall,
+        timeout=timeout,
+    )
+
+
+def connect_network() -> Network:
+    """Return the real network."""
+    from ..net.websocket import PicowsNetwork
+
+    return PicowsNetwork()

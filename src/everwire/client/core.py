@@ -1,0 +1,249 @@
+"""What a client is made of, and how it lives: opened, kept up, closed, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+from .. import __version__
+from ..codes import CloseCode, ErrorCode
+from ..errors import (
+    ClosedError,
+    ClosedOK,
+    ConfigError,
+    ConnectionClosed,
+    EverwireError,
+    NotSent,
+    RequestTimeout,
+)
+from ..limits import ClientLimits
+from ..net.tasks import TaskOwner
+from ..net.transport import Network
+from ..protocol import messages as m
+from ..protocol.states import ConnectionState
+from .link import Link
+from .publisher import Publisher
+from .reconcile import Reconciler
+from .requests import Calls
+from .session import Session, Target
+from .stats import Counters
+
+logger = logging.getLogger("everwire.client")
+
+
+class Core:
+    """Publisher, calls and subscriptions on top of one session.
+
+    Attributes:
+        on_state: see :class:`.client.Client`.
+        on_event: see :class:`.client.Client`.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        limits: ClientLimits,
+        *,
+        network: Network,
+        random: Random,
+        wall: Callable[[], float],
+        timeout: float,
+    ) -> None:
+        self.on_state: Callable[[ConnectionState], None] | None = None
+        self.on_event: Callable[[str, Any], None] | None = None
+        self.limits = limits
+        self.random = random
+        self.counters = Counters()
+        self.publisher = Publisher(target.dialect, limits, self.counters, wall=wall, random=random)
+        self.calls = Calls(limits, random=random)
+        self.subscriptions = Reconciler(target.dialect, limits)
+        self.session = Session(
+            target,
+            limits,
+            self,
+            instance=self.publisher.instance,
+            network=network,
+            random=random,
+            wall=wall,
+            version=__version__,
+        )
+        self._target = target
+        self._timeout = timeout
+        self._was_ready = False
+        self._tasks = TaskOwner("everwire client", on_error=self._failed)
+        self._opened: asyncio.Future[None] | None = None
+        self._readiness = asyncio.Event()
+        self._end: Exception | None = None
+        self._closing = False
+        self._closed = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        """Where it connects to, without what may be secret."""
+        parts = urlsplit(self._target.url)
+        host = parts.netloc.rpartition("@")[2]
+        return parts._replace(netloc=host, query="", fragment="").geturl()
+
+    def check(self) -> None:
+        """Raise unless something may be begun."""
+        if self._end is not None:
+            raise self._end.with_traceback(None)
+        if self._closing:
+            raise ClosedOK(CloseCode.NORMAL, "the client is being closed")
+        if self._opened is None:
+            raise ConfigError('open the client first: "async with connect(...)" or "await"')
+
+    # ---- life ------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect, and wait until ready. Cancelling ends the client.
+
+        Raises:
+            EverwireError: refused for good; or not ready in time, for the last reason.
+            OSError: not ready in time, because there was no connection.
+        """
+        if self._opened is not None:
+            if not self._opened.done():
+                raise ConfigError("this client is being opened already; await it once")
+            self.check()
+            return
+        self._opened = asyncio.get_running_loop().create_future()
+        self._tasks.start(self._run(), "session")
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._opened
+        except TimeoutError:
+            last = self.session.failure
+            await self._stop()
+            raise last or RequestTimeout(
+                f"not connected to {self.url} within {self._timeout:g} s"
+            ) from None
+        except BaseException:
+            await self._stop()
+            raise
+
+    async def _run(self) -> None:
+        try:
+            await self.session.run()
+        except (EverwireError, OSError) as error:
+            self._finish(error)
+
+    def _failed(self, task: asyncio.Task[Any], error: BaseException) -> None:
+        """A defect: end rather than pretend to be connected."""
+        self._finish(ClosedError(CloseCode.ABNORMAL, f"the client failed: {error!r}"))
+
+    async def close(self) -> None:
+        """See :meth:`.client.Client.close`. Cancelling drops the connection at once."""
+        if self._closing:
+            await self._closed.wait()
+            return
+        self._closing = True
+        try:
+            if self._end is None and self._opened is not None:
+                try:
+                    async with asyncio.timeout(self.limits.close_timeout):
+                        await self.publisher.outbox.drained()
+                except TimeoutError:
+                    logger.warning("closing with %r", self.publisher.outbox)
+                if self._end is None:
+                    await self.session.close()
+        finally:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        """End at once."""
+        self._closing = True
+        self._tasks.cancel_all()
+        self._finish(ClosedOK(CloseCode.NORMAL, "the client was closed"))
+        try:
+            await self._tasks.wait_closed()
+        finally:
+            self._closed.set()
+
+    def _finish(self, error: Exception) -> None:
+        """The client ended, for good: tell everybody who waits."""
+        if self._end is not None:
+            return
+        self._end = error
+        link = self.session.link
+        if link is not None:
+            link.abort()
+        self.publisher.end(error)
+        self.calls.end(error)
+        self.subscriptions.end(error)
+        self._readiness.set()
+        self.session.ended()
+        if self._opened is not None and not self._opened.done():
+            self._opened.set_exception(error)
+
+    async def ready_link(self) -> Link:
+        """Wait for a link; see :meth:`.client.Client.event`."""
+        seconds = self.limits.request_timeout
+        while not self._readiness.is_set():
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._readiness.wait()
+            except TimeoutError:
+                raise NotSent(f"no connection within {seconds:g} s") from None
+        self.check()
+        assert self.session.link is not None
+        return self.session.link
+
+    # ---- SessionOwner --------------------------------------------------------------
+
+    def link_message(self, link: Link, message: m.ChannelMessage, size: int) -> None:
+        self.subscriptions.message(message, size)
+
+    def link_pushed(self, link: Link, message: m.Message) -> None:
+        if self.subscriptions.pushed(message):
+            return
+        match message:
+            case m.Event():
+                if self.on_event is not None:
+                    self._hook(self.on_event, message.name, message.data)
+            case m.Command() | m.Query():
+                text = "this client answers no requests"
+                code = ErrorCode.UNKNOWN_TYPE
+                link.send(m.Error(message.id, code, code.wire_name, text))
+            case m.Error():
+                logger.warning("the server: %s (%d)", message.message, message.code)
+            case _:
+                logger.debug("ignored: %s", type(message).__name__)
+
+    def link_writable(self, link: Link) -> None:
+        self.publisher.pump()
+
+    def session_auth(self, link: Link, auth: m.Auth) -> None:
+        if self._target.dialect.acknowledges:
+            auth.subscribe = self.subscriptions.first_batch(len(link.encode(auth)))
+
+    def session_ready(self, link: Link, payload: Any) -> None:
+        self.counters.reconnects += self._was_ready
+        self._was_ready = True
+        self.subscriptions.attached(link, payload)
+        self.publisher.attached(link)
+        self.calls.attached(link)
+        self._readiness.set()
+        if self._opened is not None and not self._opened.done():
+            self._opened.set_result(None)
+
+    def session_lost(self, error: ConnectionClosed) -> None:
+        self._readiness.clear()
+        self.subscriptions.lost()
+        self.publisher.lost()
+        self.calls.lost(error)
+
+    def session_state(self, state: ConnectionState) -> None:
+        if self.on_state is not None:
+            self._hook(self.on_state, state)
+
+    @staticmethod
+    def _hook(function: Callable[..., None], *args: Any) -> None:
+        try:
+            function(*args)
+        except Exception:
+            logger.exception("a hook of the application failed")

@@ -1,0 +1,86 @@
+"""Whether a link is alive, told from times alone: a policy without I/O and without a timer.
+
+Silence is the peer's fault only if we listened. So before a link is given up, a silence
+that may be our own doing (the loop was busy, the machine was suspended) earns it one probe.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+CHECKS = 8  # looks at the clock within a deadline: how finely a busy loop is noticed
+LATE = 0.25  # part of the deadline by which a look must come late to count as our own fault
+DRIFT = 5.0  # seconds by which the wall clock must run ahead to mean that we were suspended
+GRAIN = 1e-3  # timers may come early by less than this
+
+
+class Verdict(Enum):
+    """What to do about a link."""
+
+    ALIVE = "alive"
+    PROBE = "probe"
+    DEAD = "dead"
+
+
+class Heartbeat:
+    """Decides when silence means death.
+
+    Args:
+        deadline: seconds of silence that are too long.
+        probe: seconds that a probe is given.
+        always_probe: ask before giving up in any case; where the peer is not bound to send.
+        now: the loop's time.
+        wall: the wall clock's time.
+
+    Attributes:
+        heard_at: the loop's time of the last sign of life: set it on each.
+        probing: since when a probe is under way, None without one: clear it on each.
+    """
+
+    __slots__ = ("_always", "_deadline", "_drift", "_due", "_late_at", "_probe", "heard_at",
+                 "probing")  # fmt: skip
+
+    def __init__(
+        self, deadline: float, probe: float, *, now: float, wall: float, always_probe: bool = False
+    ) -> None:
+        self._deadline = deadline
+        self._probe = probe
+        self._always = always_probe
+        self._drift = wall - now
+        self._late_at = float("-inf")
+        self.heard_at = now
+        self.probing: float | None = None
+        self._due = now
+        self._plan(now)
+
+    @property
+    def due(self) -> float:
+        """The loop's time at which to check next."""
+        return self._due
+
+    def check(self, now: float, wall: float) -> Verdict:
+        """Look at the clocks. ``PROBE`` begins a probe: send something that is answered."""
+        late = now - self._due
+        drift, self._drift = wall - now - self._drift, wall - now
+        if late > LATE * self._deadline:
+            self._late_at = now
+        verdict = self._judge(now, suspended=drift > DRIFT)
+        if verdict is Verdict.PROBE:
+            self.probing = now
+        self._plan(now)
+        return verdict
+
+    def _judge(self, now: float, suspended: bool) -> Verdict:
+        if self.probing is not None:
+            over = now - self.probing >= self._probe - GRAIN
+            return Verdict.DEAD if over else Verdict.ALIVE
+        if now - self.heard_at < self._deadline - GRAIN:
+            return Verdict.PROBE if suspended else Verdict.ALIVE
+        ours = suspended or self._late_at >= self.heard_at
+        return Verdict.PROBE if self._always or ours else Verdict.DEAD
+
+    def _plan(self, now: float) -> None:
+        if self.probing is not None:
+            self._due = self.probing + self._probe
+        else:
+            self._due = min(now + self._deadline / CHECKS, self.heard_at + self._deadline)

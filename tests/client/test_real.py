@@ -1,0 +1,83 @@
+"""The same client over real sockets, on both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+import uvloop
+
+from everwire import ConfigError, Connection, Everwire, HandshakeRefused, connect
+
+from .world import FAST, application, data_of, take, until
+
+Scenario = Callable[[str, Everwire], Coroutine[Any, Any, None]]
+
+
+def served(scenario: Scenario, run: Callable[..., None]) -> None:
+    async def main() -> None:
+        wire = application()
+
+        @wire.query
+        async def double(conn: Connection, n: int) -> int:
+            return 2 * n
+
+        async with wire.listen(port=0) as server:
+            async with asyncio.timeout(20):
+                await scenario(f"ws://127.0.0.1:{server.port}/ws", wire)
+
+    run(main())
+
+
+LOOPS = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+
+
+@LOOPS
+@pytest.mark.parametrize("dialect", ["msgpack", "json"])
+def test_everything_over_a_drop(dialect: str, run: Callable[..., None]) -> None:
+    async def scenario(url: str, wire: Everwire) -> None:
+        limits = FAST
+        async with connect(url, dialect=dialect, limits=limits) as client:
+            async with client.subscribe("c") as room:
+                first = [client.publish_nowait("c", n) for n in range(50)]
+                await asyncio.sleep(0)
+                client.drop()
+                for future in first:
+                    await future
+                await client.publish("c", b"\x00" * 300_000)
+                items = await take(room, 51, within=10)
+                assert data_of(items) == [*range(50), b"\x00" * 300_000]
+            assert await client.query("double", {"n": 4}, type=int) == 8
+            assert client.stats.reconnects == 1
+
+    served(scenario, run)
+
+
+@LOOPS
+def test_plain(run: Callable[..., None]) -> None:
+    async def scenario(url: str, wire: Everwire) -> None:
+        async with connect(url, dialect="plain", limits=FAST) as client:
+            async with client.subscribe("c") as room:
+                await client.publish("c", {"n": 1})
+                assert data_of(await take(room, 1)) == [{"n": 1}]
+                client.drop()
+                await until(lambda: client.stats.reconnects == 1, within=5)
+                assert data_of(await take(room, 1)) == ["<dropped>"]
+
+    served(scenario, run)
+
+
+@LOOPS
+def test_what_does_not_work_says_so(run: Callable[..., None]) -> None:
+    async def scenario(url: str, wire: Everwire) -> None:
+        with pytest.raises(HandshakeRefused) as error:
+            await connect(url.replace("/ws", "/nowhere"))
+        assert error.value.status == 404
+        with pytest.raises(OSError, match=r"Connect call failed|refused"):
+            await connect("ws://127.0.0.1:1/ws", timeout=0.3)
+        with pytest.raises(ConfigError):
+            connect("http://127.0.0.1")
+
+    served(scenario, run)
