@@ -1,0 +1,100 @@
+"""Realtime messaging over WebSockets that survives drops and deploys.
+
+A server (:class:`Everwire`), a client (:func:`connect`), and the errors they share
+(:mod:`everwire.errors`). What is named here is loaded when it is first used, so that
+a client never loads the server, nor the server the client.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .client import Client, Gap, Message
+    from .client.connect import connect
+    from .errors import (
+        BadData,
+        BadRequest,
+        BrokerUnavailable,
+        ClosedError,
+        ClosedOK,
+        ConfigError,
+        ConnectionClosed,
+        DeliveryUnknown,
+        EverwireError,
+        Forbidden,
+        HandshakeRefused,
+        NotSent,
+        OutboxFull,
+        ProtocolError,
+        RequestError,
+        RequestTimeout,
+        Unauthorized,
+        Unavailable,
+    )
+    from .limits import ClientLimits, Limits
+    from .protocol.messages import Position
+    from .server.app import Everwire, Grant, Identity
+    from .server.connection import Connection
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BadData",
+    "BadRequest",
+    "BrokerUnavailable",
+    "Client",
+    "ClientLimits",
+    "ClosedError",
+    "ClosedOK",
+    "ConfigError",
+    "Connection",
+    "ConnectionClosed",
+    "DeliveryUnknown",
+    "Everwire",
+    "EverwireError",
+    "Forbidden",
+    "Gap",
+    "Grant",
+    "HandshakeRefused",
+    "Identity",
+    "Limits",
+    "Message",
+    "NotSent",
+    "OutboxFull",
+    "Position",
+    "ProtocolError",
+    "RequestError",
+    "RequestTimeout",
+    "Unauthorized",
+    "Unavailable",
+    "connect",
+]
+
+# Where a name lives; those not listed are errors.
+_HOMES = {
+    "Client": ".client",
+    "ClientLimits": ".limits",
+    "Connection": ".server.connection",
+    "Everwire": ".server.app",
+    "Gap": ".client",
+    "Grant": ".server.app",
+    "Identity": ".server.app",
+    "Limits": ".limits",
+    "Message": ".client",
+    "Position": ".protocol.messages",
+    "connect": ".client",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES.get(name, ".errors"), __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

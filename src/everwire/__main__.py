@@ -1,0 +1,5 @@
+"""``python -m everwire`` is the command ``everwire``."""
+
+from .cli import main
+
+main()

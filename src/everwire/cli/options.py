@@ -1,0 +1,111 @@
+"""The options that ``demo`` and ``serve`` share, and what of them works today."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from .logs import FORMATS, LEVELS
+
+# Announced by the options' names, and refused until they exist: nobody shall believe
+# that two workers share a channel when each keeps its own.
+_LATER = ("sqlite", "redis", "rediss", "redis+sentinel", "redis+cluster", "nats")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """Where and how a server runs."""
+
+    host: str
+    port: int
+    http_port: int
+    broker: str
+    workers: int
+    log_format: str
+    log_level: str
+
+
+def _one_worker(_context: click.Context, _option: click.Parameter, value: int) -> int:
+    if value != 1:
+        raise click.BadParameter(
+            f"{value} workers would need a broker that they share, and none is built yet; "
+            "one worker works today."
+        )
+    return value
+
+
+def _no_http_port(_context: click.Context, _option: click.Parameter, value: int) -> int:
+    if value != 0:
+        raise click.BadParameter(
+            "there is no separate HTTP port yet; only 0 (off) works today. "
+            "The page is served on --port."
+        )
+    return value
+
+
+def _memory_broker(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    scheme, separator, _ = value.partition("://")
+    if value == "auto" or (separator and scheme == "memory"):
+        return value
+    if separator and scheme in _LATER:
+        raise click.BadParameter(
+            f"the broker {scheme}:// is not built yet; memory:// works today (also as auto)."
+        )
+    raise click.BadParameter(f"there is no broker {value!r}; memory:// works today (also as auto).")
+
+
+def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options; the command gets them as ``options: ServerOptions``."""
+
+    def with_options(*args: Any, **values: Any) -> Any:
+        names = ServerOptions.__dataclass_fields__
+        options = ServerOptions(**{name: values.pop(name) for name in names})
+        return command(*args, options=options, **values)
+
+    with_options.__name__ = command.__name__
+    with_options.__doc__ = command.__doc__
+    for option in reversed(_OPTIONS):
+        with_options = option(with_options)
+    return with_options
+
+
+def _option(name: str, **settings: Any) -> Callable[..., Any]:
+    variable = "EVERWIRE_" + name.removeprefix("--").upper().replace("-", "_")
+    return click.option(name, envvar=variable, show_envvar=True, show_default=True, **settings)
+
+
+_PORT = click.IntRange(0, 65_535)
+_OPTIONS = [
+    _option("--host", default="127.0.0.1", help="Address to listen on."),
+    _option("--port", default=8000, type=_PORT, help="Port to listen on; 0 picks a free one."),
+    _option(
+        "--http-port",
+        default=0,
+        type=_PORT,
+        callback=_no_http_port,
+        help="Port of the HTTP API; 0: off. (Not built yet.)",
+    ),
+    _option(
+        "--broker",
+        default="auto",
+        callback=_memory_broker,
+        help="Where channels live. Today memory://, which is also what auto means.",
+    ),
+    _option(
+        "--workers",
+        default=1,
+        type=click.IntRange(1),
+        callback=_one_worker,
+        help="Processes. (More than one: not built yet.)",
+    ),
+    _option(
+        "--log-format",
+        default="text",
+        type=click.Choice(FORMATS),
+        help="What log lines on stderr look like.",
+    ),
+    _option("--log-level", default="info", type=click.Choice(LEVELS), help="The least to log."),
+]

@@ -1,0 +1,121 @@
+"""The public API as users write it: checked by mypy, never run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, assert_type
+
+from fastapi import FastAPI
+
+from everwire import (
+    Client,
+    ClientLimits,
+    ConfigError,
+    Connection,
+    ConnectionClosed,
+    DeliveryUnknown,
+    Everwire,
+    EverwireError,
+    Forbidden,
+    Gap,
+    Grant,
+    Identity,
+    Limits,
+    Message,
+    NotSent,
+    OutboxFull,
+    Position,
+    RequestError,
+    RequestTimeout,
+    Unauthorized,
+    connect,
+)
+from everwire.client import Ack, Subscription
+
+wire = Everwire("memory://", limits=Limits(message=64 * 1024), allow_anonymous=False)
+
+
+@wire.authenticate
+async def who(token: str) -> Identity:
+    if not token:
+        raise Unauthorized("no token", temporary=True)
+    return Identity(user=token, tenant="t", info={"a": 1}, expires=1e12)
+
+
+@wire.channel("chat:{room}", history=500, history_ttl=60.0, presence=True)
+async def chat(conn: Connection, room: str) -> Grant:
+    if room == "staff":
+        raise Forbidden("staff only")
+    return Grant(publish=True, subscribe=True)
+
+
+@wire.query
+async def members(conn: Connection, room: str) -> list[str]:
+    return [member.user for member in await wire.presence(f"chat:{room}")]
+
+
+@wire.command
+async def say(conn: Connection, room: str, text: str) -> Position:
+    return await wire.publish(f"chat:{room}", {"by": conn.user, "text": text})
+
+
+@wire.event
+async def typing(conn: Connection, room: str) -> None:
+    assert_type(conn.user, str)
+
+
+# A decorator leaves the function as it was.
+async def calls_it_directly(conn: Connection) -> None:
+    assert_type(await members(conn, "lobby"), list[str])
+    assert_type(await say(conn, room="lobby", text="hi"), Position)
+
+
+api = FastAPI()
+wire.attach(api, "/ws")
+
+
+async def serve() -> None:
+    async with wire.listen("127.0.0.1", 0) as server:
+        assert_type(server.port, int)
+        await server.drain(2.0)
+
+
+async def use() -> None:
+    async with connect(
+        "ws://127.0.0.1:8000/ws", token="t", dialect="json", limits=ClientLimits(outbox_ttl=5.0)
+    ) as client:
+        assert_type(client, Client)
+        ack = await client.publish("chat:lobby", {"text": "hello"})
+        assert_type(ack, Ack)
+        assert_type(ack.position, Position | None)
+        assert_type(client.publish_nowait("chat:lobby", 1), asyncio.Future[Ack])
+        assert_type(await client.query("members", {"room": "lobby"}, type=list[str]), list[str])
+        await client.command("say", {"room": "lobby", "text": "hi"}, timeout=2)
+        await client.event("typing", {"room": "lobby"})
+        async with client.subscribe("chat:lobby", since=ack.position) as room:
+            assert_type(room, Subscription)
+            async for item in room:
+                match item:
+                    case Message(data=data, position=position):
+                        assert_type(data, Any)
+                        assert_type(position, Position | None)
+                    case Gap(reason=why):
+                        assert_type(why, str)
+
+
+async def token() -> str:
+    return "fresh"
+
+
+async def errors() -> None:
+    try:
+        client = await connect("ws://127.0.0.1:8000/ws", token=token)
+        await client.close()
+    except RequestError as error:
+        assert_type(error.code, int)
+        assert_type(error.temporary, bool)
+    except ConnectionClosed as error:
+        assert_type(error.code, int)
+    except (ConfigError, DeliveryUnknown, NotSent, OutboxFull, RequestTimeout) as error:
+        root: EverwireError = error
+        print(root)
