@@ -7,7 +7,7 @@ import inspect
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random, SystemRandom
 from secrets import token_hex, token_urlsafe
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from ..brokers import Broker
 from ..brokers.base import Page, Publication, Published, PublishOutcome, Record
 from ..codes import CloseCode, ErrorCode
-from ..errors import BrokerUnavailable, RequestError
+from ..errors import RequestError
 from ..hub.hub import Hub
 from ..hub.registry import Channel, Subscription
+from ..instrumentation import LimitedLog
 from ..net.heartbeat import Wheel
 from ..net.tasks import TaskOwner
 from ..net.transport import Handshake, Receiver, Transport
@@ -29,6 +30,7 @@ from ..protocol.states import ConnectionState
 from . import auth, requests, subscribing
 from .access import Access, Channelled
 from .app import Identity
+from .chores import Chores
 from .commands import CommandLog
 from .connection import Connection
 from .publishing import Publishing, payload_of
@@ -63,8 +65,6 @@ class Node:
         self.access = Access(app.handlers.rules)
         self.tasks = TaskOwner(f"node {self.id}")
         self._publishing: dict[Connection, Publishing] = {}
-        self._chores: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        self._chore_task: asyncio.Task[None] | None = None
         self._opening: dict[str, asyncio.Future[None]] = {}
         self._emptied = asyncio.Event()
         function = app.handlers.authenticate
@@ -89,6 +89,8 @@ class Node:
         }
         # Both dispatch on a message's own class: each dialect decodes into its own.
         self._handlers: dict[type[m.Message], Callable[[Any, Any, Any], None] | None] = {}
+        self.chores: Chores
+        self.log: LimitedLog
         self.wheel: Wheel
         self.hub: Hub
         self.commands: CommandLog
@@ -104,6 +106,8 @@ class Node:
             BrokerUnavailable: the broker cannot be reached.
         """
         loop = asyncio.get_running_loop()
+        self.log = LimitedLog(logger, loop.time)
+        self.chores = Chores(self.tasks, self.log)
         self.hub = Hub(loop, self._recover, self._presence)
         self.wheel = Wheel(loop)
         self.commands = CommandLog(self.limits.dedupe_window, loop.time)
@@ -133,8 +137,7 @@ class Node:
             connection.transport.abort()
             connection.closed(CloseCode.ABNORMAL, "")
         self.wheel.stop()
-        if self._chore_task is not None:
-            await asyncio.wait({self._chore_task}, timeout=1.0)
+        await self.chores.finish(1.0)
         self.tasks.cancel_all()
         await self.commands.stop()
         await self.tasks.wait_closed()
@@ -271,7 +274,7 @@ class Node:
         """Let go of channels that nobody has been subscribed to for a while."""
         for channel in self.hub.idle(now):
             self.hub.forget(channel)
-            self.chore(lambda key=channel.key: self._unsubscribe(key))  # type: ignore[misc]
+            self.chores.add(lambda key=channel.key: self._unsubscribe(key))  # type: ignore[misc]
         return 1.0
 
     async def _unsubscribe(self, key: str) -> None:
@@ -280,7 +283,7 @@ class Node:
 
     def disappear(self, key: str, connection: str) -> None:
         """End a connection's presence in a channel."""
-        self.chore(lambda: self.broker.presence_remove(key, connection))
+        self.chores.add(lambda: self.broker.presence_remove(key, connection))
 
     def on_record(self, channel: str, record: Record) -> None:
         self.hub.on_record(channel, record)
@@ -295,35 +298,13 @@ class Node:
             subscribing.recover(self, reader, subscription)
 
     def _presence(self, channel: Channel, joined: Sequence[m.Member], left: Sequence[str]) -> None:
-        self.chore(lambda: self._tell_presence(channel, joined, left))
+        self.chores.add(lambda: self._tell_presence(channel, joined, left))
 
     async def _tell_presence(
         self, channel: Channel, joined: Sequence[m.Member], left: Sequence[str]
     ) -> None:
         _, count = await self.broker.presence(channel.key, 0)
         subscribing.tell_presence(channel, joined, left, count)
-
-    # ---- chores: what needs a broker's answer and nobody waits for ----------------------
-
-    def chore(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do something soon, in order, one after the other."""
-        self._chores.append(work)
-        if self._chore_task is None:
-            self._chore_task = self.tasks.start(self._do_chores(), "chores")
-
-    async def _do_chores(self) -> None:
-        try:
-            while self._chores:
-                chores, self._chores = self._chores, []
-                for work in chores:
-                    try:
-                        await work()
-                    except BrokerUnavailable as error:
-                        logger.warning("left undone: %s", error)
-                    except Exception:
-                        self.log_defect("a chore")
-        finally:
-            self._chore_task = None
 
     # ---- for the application ----------------------------------------------------------
 
@@ -393,4 +374,7 @@ class Node:
     def log_defect(self, where: str) -> None:
         """Log the exception being handled: it is nobody's answer."""
         self.count("defects")
-        logger.error("a defect in %s", where, exc_info=sys.exception())
+        error = sys.exception()
+        self.log.log(
+            logging.ERROR, f"{type(error)} {where}", "a defect in %s", where, exc_info=error
+        )

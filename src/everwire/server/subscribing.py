@@ -132,7 +132,7 @@ async def _subscribe_one(node: Node, connection: Connection, request: m.ChannelR
     subscription.state = SubscriptionState.RECOVERING
     subscription.move(page.start)
     if granted.presence:
-        node.chore(lambda: _appear(node, connection, granted, subscription))
+        node.chores.add(lambda: _appear(node, connection, granted, subscription))
     return Begun(subscription, page, request.position, request.presence and granted.presence)
 
 
@@ -165,7 +165,7 @@ def follow(node: Node, connection: Connection, begun: Sequence[Begun]) -> None:
         _push(connection, subscription, one.page.records)
         settle(node, connection, subscription)
         if one.presence:
-            node.chore(partial(_show_presence, node, connection, subscription))
+            node.chores.add(partial(_show_presence, node, connection, subscription))
 
 
 async def _show_presence(node: Node, connection: Connection, subscription: Subscription) -> None:

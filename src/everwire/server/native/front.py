@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import cast
 
+from ...instrumentation import LimitedLog
 from ...limits import Limits
 from ...net.heartbeat import Wheel
 from ...net.transport import Handshake, Receiver, Transport
@@ -28,8 +29,6 @@ from .request import (
     parse_request,
     response,
 )
-
-logger = logging.getLogger("everwire.server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,7 @@ class FrontOptions:
     paths: frozenset[str]
     assets: Mapping[str, Asset]
     open: set[Front]
+    log: LimitedLog
     origins: frozenset[str] | None = None
     """pages that may connect; None for any"""
     proxy_protocol: bool = False
@@ -131,7 +131,8 @@ class Front(asyncio.Protocol):
         try:
             found = parse_proxy_header(self._data)
         except NotProxied as error:
-            logger.info("a connection from %s dropped: %s", self._remote, error)
+            message = "a connection from %s dropped: %s"
+            self._options.log.log(logging.WARNING, "proxy", message, self._remote, error)
             self.close()
             return False
         if found is None:

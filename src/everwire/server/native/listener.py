@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from ssl import SSLContext
 import aiofastnet
 
 from ...errors import ConfigError
+from ...instrumentation import LimitedLog
 from ...limits import Limits
 from ...net.heartbeat import Wheel
 from ...net.transport import Handshake, Receiver, Transport
@@ -19,6 +21,8 @@ from ...net.websocket import SOCKET_BUFFER
 from .front import Asset, Front, FrontOptions
 from .proxied import networks
 from .request import normal_origin
+
+logger = logging.getLogger("everwire.server")
 
 BACKLOG = 4096
 
@@ -129,9 +133,10 @@ class Listener:
         trusted_proxies: Sequence[str] = (),
         compression: bool = False,
     ) -> None:
+        log = LimitedLog(logger, lambda: wheel.now)
         allowed = None if origins is None else frozenset(map(normal_origin, origins))
         self._options = FrontOptions(
-            limits, wheel, accept, paths, assets, set(), allowed, proxy_protocol,
+            limits, wheel, accept, paths, assets, set(), log, allowed, proxy_protocol,
             networks(trusted_proxies), compression,
         )  # fmt: skip
         self._servers: list[asyncio.AbstractServer] = []

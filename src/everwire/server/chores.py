@@ -1,0 +1,52 @@
+"""Chores: what needs the broker's answer, in order, and nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ..errors import BrokerUnavailable
+from ..instrumentation import LimitedLog
+from ..net.tasks import TaskOwner
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Chores:
+    """Does one thing after the other, in one task that exists while there is anything to do."""
+
+    def __init__(self, tasks: TaskOwner, log: LimitedLog) -> None:
+        self._tasks = tasks
+        self._log = log
+        self._waiting: list[Work] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, work: Work) -> None:
+        """Do ``work`` after what was added before."""
+        self._waiting.append(work)
+        if self._task is None:
+            self._task = self._tasks.start(self._run(), "chores")
+
+    async def finish(self, seconds: float) -> None:
+        """Wait until all is done, at most ``seconds``. Safe to cancel."""
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=seconds)
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                chores, self._waiting = self._waiting, []
+                for work in chores:
+                    await self._do(work)
+        finally:
+            self._task = None
+
+    async def _do(self, work: Work) -> None:
+        try:
+            await work()
+        except BrokerUnavailable as error:
+            self._log.log(logging.WARNING, "chores", "left undone: %s", error)
+        except Exception as error:
+            self._log.log(logging.ERROR, "chore", "a defect in a chore", exc_info=error)
