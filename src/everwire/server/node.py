@@ -375,6 +375,5 @@ class Node:
         """Log the exception being handled: it is nobody's answer."""
         self.count("defects")
         error = sys.exception()
-        self.log.log(
-            logging.ERROR, f"{type(error)} {where}", "a defect in %s", where, exc_info=error
-        )
+        key = f"{type(error)} {where}"
+        self.log.log(logging.ERROR, key, "a defect in %s", where, exc_info=error)
