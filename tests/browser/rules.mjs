@@ -1,0 +1,630 @@
+/** everwire.js against a scripted server, on a clock that only moves when a check says so. */
+import assert from "node:assert/strict";
+import { mock } from "node:test";
+import { check, everwire, main } from "./harness.mjs";
+
+mock.timers.enable({ apis: ["setTimeout", "Date"] });
+const { connect, ConnectionClosed, DeliveryUnknown, NotSent, OutboxFull, RequestError, RequestTimeout } = await everwire();
+
+const settle = async () => { for (let turn = 0; turn < 20; turn++) await null; };
+const wait = async (ms) => { await settle(); mock.timers.tick(ms); await settle(); };
+const failure = (promise) => promise.then(() => assert.fail("it did not fail"), (error) => error);
+
+/** A server that is told what to answer: `sent` holds what came, of the newest socket `last`. */
+class Peer {
+  sockets = [];
+  options;
+
+  constructor() {
+    const peer = this;
+    this.WebSocket = class {
+      constructor(url, protocols) {
+        Object.assign(this, { url, protocols, sent: [], closed: null });
+        peer.sockets.push(this);
+      }
+      send(text) { this.sent.push(JSON.parse(text)); }
+      close(code = 1005) { this.closed = code; }
+    };
+  }
+  get last() { return this.sockets.at(-1); }
+  all(type, socket = this.last) { return socket.sent.filter((message) => message.type === type); }
+  say(message, socket = this.last) { socket.onmessage({ data: JSON.stringify(message) }); }
+  end(code, reason = "") { this.last.onclose({ code, reason }); }
+
+  /** Opens the newest socket and answers its auth. */
+  async accept({ subscriptions, hello = {} } = {}) {
+    await settle();
+    const limits = { message: 1_000 };
+    this.say({ type: "hello", version: 1, pingInterval: 20_000, limits, ...hello });
+    this.last.onopen();
+    const [auth] = this.all("auth");
+    this.respond(auth, { user: "ada", expiresIn: null, subscriptions: subscriptions ?? auth.subscribe.map(result) });
+    await settle();
+    return auth;
+  }
+  respond(request, payload) { this.say({ type: "response", requestId: request.id, payload }); }
+  refuse(request, error) { this.say({ type: "error", requestId: request.id, message: "no", ...error }); }
+  acknowledge(publish, offset) { this.respond(publish, { epoch: "e", offset, duplicate: false }); }
+}
+
+let sids = 0;
+const result = ({ channel }) => ({ channel, sid: ++sids, epoch: "e", offset: 0, id: "", recovered: true, recoverable: true });
+const message = (sid, offset, more = {}) => ({ type: "message", sid, offset, id: `m${offset}`, time: 1, data: offset, ...more });
+const HELD = { code: 502, name: "held", temporary: true };
+const UNAVAILABLE = { code: 501, name: "unavailable", temporary: true, outcome: "unknown" };
+
+async function connected(options = {}) {
+  const peer = new Peer();
+  const client = connect("ws://server/ws", { WebSocket: peer.WebSocket, ...options });
+  await peer.accept();
+  return { peer, client };
+}
+async function joined(options = {}) {
+  const { peer, client } = await connected(), seen = [], gaps = [];
+  const room = client.subscribe("c", { onmessage: (item) => seen.push(item.data), ongap: (gap) => gaps.push(gap), ...options });
+  const [request] = peer.all("subscribe");
+  peer.respond(request, { subscriptions: [result({ channel: "c" })] });
+  return { peer, client, room, seen, gaps, sid: sids };
+}
+/** Loses the link and lets the client come back, however long it waits. */
+async function lose(peer, code = 1006) {
+  const count = peer.sockets.length;
+  peer.end(code);
+  for (let second = 0; second < 30 && peer.sockets.length === count; second++) await wait(1_000);
+  assert.equal(peer.sockets.length, count + 1, "no new attempt within 30 s");
+}
+
+// ---- connecting
+
+check("auth is the first message, carries the channels, and does not wait for hello", async () => {
+  const peer = new Peer(), client = connect("ws://server/ws", { token: async () => "t", name: "n", WebSocket: peer.WebSocket });
+  client.subscribe("a", { since: { epoch: "e", offset: 7, id: "m7" } });
+  client.subscribe("b", { presence: true });
+  await settle();
+  assert.deepEqual(peer.last.protocols, ["everwire.v1.json"]);
+  peer.last.onopen();
+  const [auth] = peer.last.sent;
+  assert.equal(auth.type, "auth");
+  assert.equal(auth.token, "t");
+  assert.equal(auth.client.name, "n");
+  assert.match(auth.client.instance, /^[\w-]{16}$/);
+  assert.deepEqual(auth.subscribe.map(({ channel }) => channel), ["a", "b"]);
+  assert.deepEqual(auth.subscribe[0].position, { epoch: "e", offset: 7, id: "m7" });
+  assert.equal(auth.subscribe[1].presence, true);
+  assert.equal(client.state, "authenticating");
+});
+
+check("more channels than fit into auth follow in batches", async () => {
+  const peer = new Peer(), client = connect("ws://server/ws", { WebSocket: peer.WebSocket });
+  for (let n = 0; n < 450; n++) client.subscribe(`c${n}`);
+  const auth = await peer.accept();
+  const batches = [auth.subscribe, ...peer.all("subscribe").map(({ channels }) => channels)];
+  assert.ok(batches.every((batch) => batch.length <= 200));
+  assert.deepEqual(batches.flat().map(({ channel }) => channel), Array.from({ length: 450 }, (_, n) => `c${n}`));
+});
+
+check("a token is fetched for each connection, and a failing fetch is tried again", async () => {
+  const peer = new Peer();
+  let fetched = 0;
+  const token = async () => { if (++fetched === 1) throw new Error("offline"); return `t${fetched}`; };
+  const client = connect("ws://server/ws", { token, WebSocket: peer.WebSocket });
+  await wait(2_000);
+  assert.equal((await peer.accept()).token, "t2");
+  await lose(peer);
+  assert.equal((await peer.accept()).token, "t3");
+  assert.equal(client.stats.reconnects, 1);
+});
+
+check("two refused tokens in a row end it; one does not", async () => {
+  const { peer, client } = await connected({ token: () => "t" });
+  await lose(peer, 4402);
+  await peer.accept();
+  await lose(peer, 4402);
+  peer.end(4402, "expired");
+  assert.equal(client.state, "closed");
+});
+
+for (const code of [1000, 1001, 1005, 1006, 1011, 1012, 1013, 3000, 4400, 4408, 4440, 4499])
+  check(`close code ${code} of the server is followed by a new connection`, async () => {
+    const { peer, client } = await connected();
+    await lose(peer, code);
+    await peer.accept();
+    assert.equal(client.state, "ready");
+  });
+
+for (const code of [1002, 1003, 1007, 1008, 1009, 1010, 1015, 4500, 4501, 4999])
+  check(`close code ${code} is final, and says so to everybody who waits`, async () => {
+    const { peer, client } = await connected(), states = [];
+    client.onstate = (state, detail) => states.push([state, detail.code]);
+    const sent = client.publish("c", 1), asked = client.query("q");
+    const reader = client.subscribe("c").next();
+    peer.end(code, "why");
+    assert.deepEqual(states, [["closed", code]]);
+    assert.ok((await failure(sent)) instanceof DeliveryUnknown);
+    assert.ok((await failure(asked)) instanceof RequestTimeout);
+    assert.equal((await failure(reader)).code, code);
+    assert.ok((await failure(client.ready())) instanceof ConnectionClosed);
+    assert.ok((await failure(client.publish("c", 2))) instanceof NotSent);
+    await wait(60_000);
+    assert.equal(peer.sockets.length, 1);
+  });
+
+check("the first retry comes within 2 s, the next within 100 ms and a limit that doubles up to 20 s", async () => {
+  const { peer, client } = await connected(), delays = [];
+  client.onstate = (state, detail) => { if (detail?.retryIn !== undefined) delays.push(detail.retryIn); };
+  const random = mock.method(Math, "random", () => 0.999999);
+  for (let n = 0; n < 8; n++) await lose(peer);
+  assert.deepEqual(delays.map((delay) => Math.round(delay)), [2000, 1000, 2000, 4000, 8000, 16000, 20000, 20000]);
+  random.mock.mockImplementation(() => 0);
+  delays.length = 0;
+  peer.end(1006);
+  assert.deepEqual(delays, [100]);
+});
+
+check("only a link that held for 30 s resets the number of attempts", async () => {
+  const { peer, client } = await connected(), delays = [];
+  client.onstate = (state, detail) => { if (detail?.retryIn !== undefined) delays.push(Math.round(detail.retryIn)); };
+  mock.method(Math, "random", () => 0.999999);
+  for (let n = 0; n < 3; n++) {
+    await wait(20_000);
+    peer.say({ type: "ping", time: 0 });
+    await wait(1_000);
+    await lose(peer);
+    await peer.accept();
+  }
+  assert.deepEqual(delays, [2000, 1000, 2000]);
+  for (let n = 0; n < 2; n++) { await wait(20_000); peer.say({ type: "ping", time: 0 }); }
+  await lose(peer);
+  assert.equal(delays.at(-1), 2000);
+});
+
+check("what an older socket still says is ignored", async () => {
+  const { peer, client } = await connected();
+  const old = peer.last;
+  await lose(peer);
+  await peer.accept();
+  old.onclose({ code: 4500, reason: "late" });
+  old.onmessage({ data: JSON.stringify({ type: "drain", reconnectIn: 0 }) });
+  assert.equal(client.state, "ready");
+});
+
+check("a ping is answered with its own time", async () => {
+  const { peer } = await connected();
+  peer.say({ type: "ping", time: 42 });
+  assert.deepEqual(peer.all("pong"), [{ type: "pong", time: 42 }]);
+});
+
+check("a silence of the ping interval and 10 s is the end of the link; any message breaks it", async () => {
+  const { peer, client } = await connected({}), first = peer.last;
+  await wait(29_000);
+  peer.say({ type: "event", name: "x", data: null });
+  await wait(29_000);
+  assert.equal(client.state, "ready");
+  await wait(1_000);
+  assert.equal(client.state, "connecting");
+  assert.equal(first.closed, 1005);
+});
+
+check("no answer to the connection or to auth within 10 s is a failed attempt", async () => {
+  const peer = new Peer(), client = connect("ws://server/ws", { WebSocket: peer.WebSocket });
+  await wait(10_000);
+  assert.equal(client.state, "connecting");
+  await wait(2_000);
+  assert.equal(peer.sockets.length, 2);
+  peer.last.onopen();
+  await wait(10_000);
+  assert.equal(client.state, "connecting");
+});
+
+check("drain: reconnect after the time that the server names, without another delay", async () => {
+  const { peer, client } = await connected();
+  peer.say({ type: "drain", reconnectIn: 700, closeIn: 5_000 });
+  assert.equal(client.state, "draining");
+  await wait(699);
+  assert.equal(peer.sockets.length, 1);
+  await wait(1);
+  await wait(0);
+  assert.equal(peer.sockets.length, 2);
+});
+
+check("after cut with hold the client stays away until resume", async () => {
+  const { peer, client } = await connected();
+  client.cut({ hold: true });
+  await wait(120_000);
+  assert.equal(peer.sockets.length, 1);
+  client.resume();
+  await peer.accept();
+  assert.equal(client.state, "ready");
+});
+
+check("when the network is back the next attempt comes within 1 s, unless the client is to stay away", async () => {
+  const heard = new Map();
+  globalThis.addEventListener = (type, listener) => heard.set(type, listener);
+  const { peer, client } = await connected();
+  delete globalThis.addEventListener;
+  mock.method(Math, "random", () => 0.999999);
+  for (let n = 0; n < 6; n++) await lose(peer);
+  peer.end(1006);
+  heard.get("online")();
+  await wait(1_000);
+  assert.equal(peer.sockets.length, 8);
+  await peer.accept();
+  client.cut({ hold: true });
+  heard.get("online")();
+  await wait(30_000);
+  assert.equal(peer.sockets.length, 8);
+});
+
+check("close ends everything with 1000, and nothing comes after it", async () => {
+  const { peer, client, room } = await joined();
+  const states = [];
+  client.onstate = (state) => states.push(state);
+  client.close();
+  assert.equal(peer.last.closed, 1000);
+  peer.end(1000);
+  await wait(60_000);
+  assert.deepEqual(states, ["closed"]);
+  assert.equal(room.state, "unsubscribed");
+  assert.equal(peer.sockets.length, 1);
+  assert.throws(() => client.subscribe("d"), ConnectionClosed);
+});
+
+check("a request of the server is answered with unknown_type, what has no id is passed over", async () => {
+  const { peer } = await connected();
+  peer.say({ type: "query", id: 5, name: "q", payload: null });
+  peer.say({ type: "novelty" });
+  const [answer] = peer.all("error");
+  assert.deepEqual([answer.requestId, answer.code], [5, 101]);
+  assert.equal(peer.all("error").length, 1);
+});
+
+check("a handler that throws does not stop the link", async () => {
+  const quiet = mock.method(console, "error", () => {});
+  const { peer, client, seen, sid } = await joined({ onmessage: () => { throw new Error("mine"); } });
+  peer.say(message(sid, 1));
+  peer.say(message(sid, 2));
+  assert.equal(quiet.mock.callCount(), 2);
+  assert.equal(client.stats.received, 2);
+  assert.deepEqual(seen, []);
+});
+
+// ---- channels
+
+check("messages are handed over in order, and what came before is a duplicate", async () => {
+  const { peer, client, room, seen, sid } = await joined();
+  for (const offset of [1, 2, 2, 1, 3]) peer.say(message(sid, offset));
+  assert.deepEqual(seen, [1, 2, 3]);
+  assert.equal(client.stats.duplicates, 2);
+  assert.deepEqual(room.position, { epoch: "e", offset: 3, id: "m3" });
+});
+
+check("prev tells what comes next where offsets are not consecutive", async () => {
+  const { peer, seen, sid } = await joined();
+  peer.say(message(sid, 1));
+  peer.say(message(sid, 5, { prev: 1 }));
+  peer.say(message(sid, 9, { prev: 5 }));
+  assert.deepEqual(seen, [1, 5, 9]);
+});
+
+check("a hole: the channel is left and entered again from the own position", async () => {
+  const { peer, seen, sid } = await joined();
+  peer.say(message(sid, 1));
+  peer.say(message(sid, 4));
+  peer.say(message(sid, 5)); // was on its way
+  assert.deepEqual(seen, [1]);
+  assert.deepEqual(peer.all("unsubscribe")[0].channels, ["c"]);
+  const again = peer.all("subscribe")[1];
+  assert.deepEqual(again.channels[0].position, { epoch: "e", offset: 1, id: "m1" });
+  peer.respond(again, { subscriptions: [{ ...result({ channel: "c" }), sid }] });
+  for (const offset of [2, 3, 4, 5]) peer.say(message(sid, offset));
+  assert.deepEqual(seen, [1, 2, 3, 4, 5]);
+});
+
+check("without a position delivery starts where the server says; with one, where we were", async () => {
+  const { peer, room, seen, sid } = await joined();
+  peer.say(message(sid, 1));
+  await lose(peer);
+  const auth = await peer.accept({ subscriptions: [{ ...result({ channel: "c" }), offset: 9, id: "m9" }] });
+  assert.deepEqual(auth.subscribe[0].position, { epoch: "e", offset: 1, id: "m1" });
+  peer.say(message(sids, 2));
+  assert.deepEqual(seen, [1, 2]);
+  assert.equal(room.position.offset, 2);
+});
+
+check("a gap is handed over, counted, and moves the position into its epoch", async () => {
+  const { peer, client, room, seen, gaps, sid } = await joined();
+  peer.say(message(sid, 1));
+  peer.say({ type: "gap", sid, epoch: "f", offset: 5, id: "m5", reason: "epoch" });
+  peer.say(message(sid, 6));
+  const position = { epoch: "f", offset: 5, id: "m5" };
+  assert.deepEqual(gaps, [{ type: "gap", channel: "c", reason: "epoch", from: null, position }]);
+  assert.deepEqual(seen, [1, 6]);
+  assert.equal(client.stats.gaps, 1);
+  assert.deepEqual(room.position, { epoch: "f", offset: 6, id: "m6" });
+});
+
+check("sids of one connection mean nothing on the next", async () => {
+  const { peer, seen, sid } = await joined();
+  await lose(peer);
+  await peer.accept();
+  assert.notEqual(sids, sid);
+  peer.say(message(sid, 1));
+  assert.deepEqual(seen, []);
+  peer.say(message(sids, 1));
+  assert.deepEqual(seen, [1]);
+});
+
+check("leaving while the subscription is on its way leaves nothing behind", async () => {
+  const { peer, client } = await connected(), seen = [];
+  const first = client.subscribe("c");
+  first.unsubscribe();
+  const second = client.subscribe("c", { onmessage: ({ data }) => seen.push(data) });
+  assert.deepEqual(peer.last.sent.slice(1).map(({ type }) => type), ["subscribe", "unsubscribe", "subscribe"]);
+  for (const request of peer.all("subscribe")) peer.respond(request, { subscriptions: [{ ...result({ channel: "c" }), sid: 77 }] });
+  peer.say(message(77, 1));
+  assert.deepEqual([seen, first.state, second.state], [[1], "unsubscribed", "subscribed"]);
+  assert.equal(peer.all("unsubscribe").length, 1);
+});
+
+check("leaving before auth is answered is made good after it", async () => {
+  const peer = new Peer(), client = connect("ws://server/ws", { WebSocket: peer.WebSocket });
+  const first = client.subscribe("c");
+  await settle();
+  peer.last.onopen();
+  first.unsubscribe();
+  const second = client.subscribe("c");
+  peer.respond(peer.all("auth")[0], { user: "", subscriptions: [result({ channel: "c" })] });
+  assert.deepEqual(peer.last.sent.map(({ type }) => type), ["auth", "unsubscribe", "subscribe"]);
+  peer.respond(peer.all("subscribe")[0], { subscriptions: [result({ channel: "c" })] });
+  assert.equal(second.state, "subscribed");
+});
+
+check("a refused channel fails with the server's error; a temporary refusal is tried again", async () => {
+  const { peer, client } = await connected();
+  const states = [], never = client.subscribe("never"), later = client.subscribe("later", { onstate: (state) => states.push(state) });
+  const [one, two] = peer.all("subscribe");
+  peer.respond(one, { subscriptions: [{ channel: "never", error: { code: 202, name: "forbidden", message: "no" } }] });
+  peer.respond(two, { subscriptions: [{ channel: "later", error: { ...UNAVAILABLE, message: "x", retryAfter: 900 } }] });
+  assert.equal((await failure(never.next())).name, "forbidden");
+  assert.equal(never.state, "failed");
+  await wait(900);
+  peer.respond(peer.all("subscribe")[2], { subscriptions: [result({ channel: "later" })] });
+  assert.deepEqual(states, ["subscribing", "subscribed"]);
+  assert.equal(client.subscribe("never").state, "subscribing");
+});
+
+check("a channel that waits to be entered again is entered once after a reconnection", async () => {
+  const { peer, sid } = await joined();
+  peer.say({ type: "unsubscribed", sid, code: 501, temporary: true, retryAfter: 20_000 });
+  await lose(peer);
+  const auth = await peer.accept();
+  assert.deepEqual(auth.subscribe.map(({ channel }) => channel), ["c"]);
+  await wait(20_000);
+  assert.deepEqual(peer.all("subscribe"), []);
+});
+
+check("unsubscribed by the server: for good it ends, for now it is entered again from its position", async () => {
+  const { peer, room, sid } = await joined();
+  peer.say(message(sid, 1));
+  peer.say({ type: "unsubscribed", sid, code: 501, temporary: true, retryAfter: 100 });
+  assert.equal(room.state, "subscribing");
+  await wait(100);
+  const again = peer.all("subscribe")[1];
+  assert.equal(again.channels[0].position.offset, 1);
+  peer.respond(again, { subscriptions: [result({ channel: "c" })] });
+  peer.say({ type: "unsubscribed", sid: sids, code: 202 });
+  assert.equal(room.state, "failed");
+});
+
+check("presence: full replaces, later changes are applied", async () => {
+  const counts = [], { peer, room, sid } = await joined({ presence: true, onpresence: ({ members, count }) => counts.push([members.size, count]) });
+  const member = (connection) => ({ connection, user: connection });
+  peer.say({ type: "presence", sid, full: true, joined: [member("a"), member("b")], left: [], count: 2 });
+  peer.say({ type: "presence", sid, full: false, joined: [member("c")], left: ["a"], count: 2 });
+  assert.deepEqual([...room.members.keys()], ["b", "c"]);
+  peer.say({ type: "presence", sid, full: true, joined: [member("d")], left: [], count: 1 });
+  assert.deepEqual([...room.members.keys()], ["d"]);
+  assert.deepEqual(counts, [[2, 2], [2, 2], [1, 1]]);
+});
+
+check("iteration yields messages and gaps, and the position follows what was taken", async () => {
+  const { peer, room, sid } = await joined({ onmessage: undefined });
+  const first = room.next();
+  peer.say(message(sid, 1));
+  peer.say({ type: "gap", sid, from: 1, epoch: "e", offset: 4, id: "m4", reason: "expired" });
+  peer.say(message(sid, 5));
+  assert.equal((await first).value.data, 1);
+  assert.equal(room.position.offset, 1);
+  const rest = [];
+  for await (const item of room) {
+    rest.push(item.type);
+    if (rest.length === 2) break;
+  }
+  assert.deepEqual(rest, ["gap", "message"]);
+  assert.equal(room.position.offset, 5);
+  const last = room.next();
+  room.unsubscribe();
+  assert.equal((await last).done, true);
+});
+
+check("a reader that does not read bounds what is kept, and misses nothing", async () => {
+  const { peer, room, sid } = await joined({ onmessage: undefined });
+  for (let offset = 1; offset <= 2_000; offset++) peer.say(message(sid, offset));
+  assert.equal(peer.all("unsubscribe").length, 1);
+  for (let offset = 1; offset <= 1_024; offset++) assert.equal((await room.next()).value.data, offset);
+  const again = peer.all("subscribe")[1];
+  assert.equal(again.channels[0].position.offset, 1_024);
+  peer.respond(again, { subscriptions: [result({ channel: "c" })] });
+  peer.say(message(sids, 1_025));
+  assert.equal((await room.next()).value.data, 1_025);
+});
+
+// ---- the outbox
+
+check("a publish resolves on its acknowledgement only", async () => {
+  const { peer, client } = await connected();
+  let done = null;
+  client.publish("c", { a: 1 }).then((answer) => { done = answer; });
+  await wait(1_000);
+  assert.equal(done, null);
+  const [publish] = peer.all("publish");
+  assert.match(publish.id, /^[\w-]{16}-1$/);
+  assert.deepEqual([publish.channel, publish.data, publish.run], ["c", { a: 1 }, 0]);
+  peer.respond(publish, { epoch: "e", offset: 3, duplicate: true });
+  await settle();
+  assert.deepEqual(done, { position: { epoch: "e", offset: 3, id: publish.id }, duplicate: true });
+  assert.deepEqual([client.stats.sent, client.stats.acknowledged], [1, 1]);
+});
+
+check("after a reconnection what is unacknowledged goes out first, in order, with the same ids and the next run", async () => {
+  const { peer, client } = await connected();
+  for (const n of [1, 2, 3]) client.publish("c", n);
+  const before = peer.all("publish");
+  peer.acknowledge(before[0], 1);
+  peer.end(1006);
+  client.publish("c", 4);
+  client.publish("d", 5);
+  await wait(2_000);
+  await peer.accept();
+  const after = peer.all("publish");
+  assert.deepEqual(after.map(({ data }) => data), [2, 3, 4, 5]);
+  assert.deepEqual(after.slice(0, 2).map(({ id }) => id), before.slice(1).map(({ id }) => id));
+  assert.deepEqual(after.map(({ run }) => run), [1, 1, 1, 0]);
+});
+
+check("after a temporary failure all of the channel are sent again, in order, with the next run", async () => {
+  const { peer, client } = await connected();
+  for (const n of [1, 2, 3]) client.publish("c", n);
+  client.publish("other", 9);
+  const [one, two, three, other] = peer.all("publish");
+  peer.refuse(one, { ...UNAVAILABLE, retryAfter: 300 });
+  peer.refuse(two, HELD);
+  client.publish("c", 4); // must not overtake
+  await wait(10_000);
+  assert.equal(peer.all("publish").length, 4, "nothing is sent again while one of the run is unanswered");
+  peer.refuse(three, HELD);
+  peer.acknowledge(other, 1);
+  await wait(299);
+  assert.equal(peer.all("publish").length, 4);
+  await wait(1);
+  const again = peer.all("publish").slice(4);
+  assert.deepEqual(again.map(({ data, run }) => [data, run]), [[1, 1], [2, 1], [3, 1], [4, 1]]);
+  assert.deepEqual(again.slice(0, 3).map(({ id }) => id), [one.id, two.id, three.id]);
+});
+
+check("a link that drops while a channel waits to be sent again: the next link sends all of it at once, in order", async () => {
+  const { peer, client } = await connected();
+  for (const n of [1, 2]) client.publish("c", n);
+  const [one, two] = peer.all("publish");
+  peer.refuse(one, { ...UNAVAILABLE, retryAfter: 50_000 });
+  peer.refuse(two, HELD);
+  await lose(peer);
+  await peer.accept();
+  assert.deepEqual(peer.all("publish").map(({ data, run }) => [data, run]), [[1, 1], [2, 1]]);
+});
+
+check("a refusal for good fails that publish alone", async () => {
+  const { peer, client } = await connected();
+  const first = client.publish("c", 1), second = client.publish("c", 2), [one, two] = peer.all("publish");
+  peer.refuse(one, { code: 202, name: "forbidden" });
+  peer.acknowledge(two, 1);
+  const error = await failure(first);
+  assert.ok(error instanceof RequestError);
+  assert.deepEqual([error.code, error.name, error.temporary, error.outcome], [202, "forbidden", false, "none"]);
+  assert.equal((await second).position.offset, 1);
+});
+
+check("what was never sent fails as NotSent, what was sent as DeliveryUnknown", async () => {
+  const { peer, client } = await connected(), sent = failure(client.publish("c", 1));
+  await wait(50_000);
+  client.cut({ hold: true });
+  const unsent = failure(client.publish("c", 2)), brief = failure(client.query("q", null, { timeout: 500 }));
+  await wait(10_000);
+  assert.ok((await sent) instanceof DeliveryUnknown);
+  assert.ok((await brief) instanceof NotSent);
+  await wait(50_000);
+  assert.ok((await unsent) instanceof NotSent);
+  client.resume();
+  await peer.accept();
+  assert.deepEqual(peer.all("publish"), []);
+});
+
+check("what was first sent longer ago than the server remembers ids is not sent again", async () => {
+  const { peer, client } = await connected(), options = { timeout: 600_000 };
+  const old = failure(client.publish("c", 1, options));
+  client.cut({ hold: true });
+  client.publish("c", 2, options);
+  await wait(270_001);
+  client.resume();
+  await peer.accept({ hello: { limits: { dedupeWindow: 300_000 } } });
+  assert.ok((await old) instanceof DeliveryUnknown);
+  assert.deepEqual(peer.all("publish").map(({ data }) => data), [2]);
+});
+
+check("the outbox holds 1000; the next is refused at once", async () => {
+  const { client } = await connected();
+  for (let n = 0; n < 1_000; n++) client.publish("c", n);
+  assert.ok((await failure(client.publish("c", 1_000))) instanceof OutboxFull);
+  assert.equal(client.stats.sent, 1_000);
+});
+
+check("what is larger than the server's limit is refused at once", async () => {
+  const { peer, client } = await connected();
+  assert.equal((await failure(client.publish("c", "ä".repeat(500)))).name, "too_big");
+  assert.deepEqual(peer.all("publish"), []);
+});
+
+check("what is published is what it was at the time of the call", async () => {
+  const { peer, client } = await connected(), data = { n: 1 };
+  client.cut();
+  client.publish("c", data);
+  data.n = 2;
+  await wait(2_000);
+  await peer.accept();
+  assert.deepEqual(peer.all("publish")[0].data, { n: 1 });
+});
+
+check("a query is asked again once when the link drops, not twice", async () => {
+  const { peer, client } = await connected(), answer = failure(client.query("q", { a: 1 }, { timeout: 300_000 }));
+  assert.deepEqual(peer.all("query").map(({ name, payload }) => [name, payload]), [["q", { a: 1 }]]);
+  await lose(peer);
+  await peer.accept();
+  assert.equal(peer.all("query").length, 1);
+  await lose(peer);
+  assert.match((await answer).message, /twice/);
+  await peer.accept();
+  assert.equal(peer.all("query").length, 0);
+});
+
+check("a command is sent again with the same key until it is answered", async () => {
+  const { peer, client } = await connected(), answer = client.command("say", 1, { timeout: 300_000 });
+  const { key } = peer.all("command")[0];
+  assert.match(key, /^[\w-]{16}$/);
+  for (let n = 0; n < 3; n++) {
+    await lose(peer);
+    await peer.accept();
+    assert.equal(peer.all("command")[0].key, key);
+  }
+  peer.respond(peer.all("command")[0], "done");
+  assert.equal(await answer, "done");
+});
+
+check("an answer that does not come in time fails the request", async () => {
+  const { peer, client } = await connected(), answer = failure(client.query("q", null, { timeout: 500 }));
+  assert.equal(peer.all("query")[0].timeout, 500);
+  await wait(500);
+  assert.ok((await answer) instanceof RequestTimeout);
+});
+
+check("events go both ways, and without a link they are dropped", async () => {
+  const { peer, client } = await connected(), seen = [];
+  client.onevent = (name, data) => seen.push([name, data]);
+  peer.say({ type: "event", name: "degraded", data: { since: 1 } });
+  assert.equal(client.event("typing", "c"), true);
+  assert.deepEqual(peer.all("event"), [{ type: "event", name: "typing", data: "c" }]);
+  client.cut({ hold: true });
+  assert.equal(client.event("typing", "c"), false);
+  assert.deepEqual(seen, [["degraded", { since: 1 }]]);
+});
+
+await main();
