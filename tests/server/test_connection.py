@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from everwire import Everwire, Forbidden, Identity, Unauthorized
+from everwire import Everwire, Forbidden, Grant, Identity, Unauthorized
 from everwire.codes import ErrorCode
 from everwire.limits import Limits
 from everwire.protocol import messages as m
@@ -352,3 +352,32 @@ def test_a_token_may_come_as_a_subprotocol() -> None:
                 assert await peer.until_closed() == 4402
 
     with_node(scenario, guarded())
+
+
+def test_plain_actions_count_to_the_limit_in_flight_too() -> None:
+    """They have no ids, and still a slow handler must not let them pile up."""
+    wire = Everwire(limits=Limits(inflight=4))
+    asked = 0
+
+    @wire.channel("{name}")
+    async def slow(conn: Any, name: str) -> Grant:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(1)
+        return Grant(publish=True)
+
+    async def scenario(network: Network, node: Node) -> None:
+        peer = await Peer(network, "plain").open()
+        for n in range(8):
+            peer.send(m.Subscribe("", [m.ChannelRequest(f"c{n}")]))
+            peer.send(m.Publish("", f"p{n}", n))
+        await asyncio.sleep(0.5)
+        (connection,) = node.connections.values()
+        assert len(connection.inflight) == 4
+        assert asked == 4
+        await asyncio.sleep(10)
+        assert asked == 16
+        assert len(connection.subscriptions) == 8
+        assert not connection.inflight
+
+    with_node(scenario, wire)

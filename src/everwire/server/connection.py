@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .app import Identity
     from .node import Node
 
-PROTOCOL_VERSION = 1
 STRIKE_WINDOW = 60.0
 PROGRESS = 1024  # bytes between two looks that count as a sign of life
 
@@ -47,7 +46,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_bytes_in", "_last_in", "_machine", "_ping_due", "_stall_size", "_strikes",
+        "_bytes_in", "_last_in", "_machine", "_ping_due", "_serial", "_stall_size", "_strikes",
         "_strikes_since", "_suspect", "_writable", "auth_in_flight", "backlog", "behind",
         "catching_up", "channels", "dialect", "handshake", "held_reading", "id", "identity",
         "inflight", "instance", "node", "opcode", "operations", "out", "paused", "paused_at",
@@ -90,6 +89,7 @@ class Connection:
         self._writable: asyncio.Future[None] | None = None
         self._stall_size = 0
         self._bytes_in = 0
+        self._serial = 0
         self._strikes = 0
         self._strikes_since = now
 
@@ -115,17 +115,7 @@ class Connection:
         """Greet, and start the clock for ``auth``."""
         node, limits = self.node, self.node.limits
         if self.dialect.needs_auth:
-            self.send(
-                m.Hello(
-                    PROTOCOL_VERSION,
-                    node.id,
-                    self.secret,
-                    node.now_ms(),
-                    list(node.features),
-                    int(limits.ping_interval * 1000),
-                    node.announced,
-                )
-            )
+            self.send(node.hello(self.secret))
             node.wheel.add(self, limits.auth_timeout)
         elif node.lets_anonymous_in:
             self.to(ConnectionState.READY)
@@ -261,6 +251,11 @@ class Connection:
         self.inflight[request_id] = task
         if len(self.inflight) == self.node.limits.inflight:
             self.hold_reading()
+
+    def internal_id(self) -> int:
+        """An id for a request that came without one; it is never one of the wire."""
+        self._serial -= 1
+        return self._serial
 
     def end(self, request_id: m.RequestId) -> None:
         """Note that a request is answered."""

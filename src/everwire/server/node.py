@@ -57,7 +57,6 @@ class Node:
         self.wall: Callable[[], float] = app.wall
         self.random = random or SystemRandom()
         self.id = token_hex(4)
-        self.features = auth.FEATURES
         self.anonymous = Identity()
         self.connections: dict[str, Connection] = {}
         self.counters: Counter[str] = Counter()
@@ -354,6 +353,12 @@ class Node:
         return await self.broker.presence(key, self.limits.presence_members)
 
     # ---- small things --------------------------------------------------------------------
+
+    def hello(self, secret: str) -> m.Hello:
+        """What a new connection is greeted with."""
+        interval = int(self.limits.ping_interval * 1000)
+        features = list(auth.FEATURES)
+        return m.Hello(1, self.id, secret, self.now_ms(), features, interval, self.announced)
 
     def now_ms(self) -> int:
         """The time, in milliseconds since 1970."""

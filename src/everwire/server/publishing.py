@@ -33,7 +33,7 @@ class Publishing:
     __slots__ = ("failed_runs", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: dict[str, list[m.Publish]] = {}
+        self.waiting: dict[str, list[tuple[m.RequestId, m.Publish]]] = {}
         """publishes of channels that the rule's handler is being asked about"""
         self.failed_runs: dict[str, int] = {}
         """channels whose publishes of this run and before are held"""
@@ -70,14 +70,19 @@ def on_publish(node: Node, connection: Connection, message: m.Publish) -> None:
                 return
             waiting = publishing.waiting[message.channel] = []
             node.tasks.start(_ask(node, connection, message.channel, waiting), "authorise")
-        if message.id:
-            connection.begin(message.id, None)
-        waiting.append(message)
+        key = message.id or connection.internal_id()
+        connection.begin(key, None)
+        waiting.append((key, message))
     except RequestError as error:
         _refuse(connection, message, error)
 
 
-async def _ask(node: Node, connection: Connection, channel: str, waiting: list[m.Publish]) -> None:
+async def _ask(
+    node: Node,
+    connection: Connection,
+    channel: str,
+    waiting: list[tuple[m.RequestId, m.Publish]],
+) -> None:
     """Ask the rule's handler, then publish what has gathered meanwhile, in order."""
     channelled: Channelled | None = None
     failure = RequestError(code=ErrorCode.INTERNAL)
@@ -89,8 +94,8 @@ async def _ask(node: Node, connection: Connection, channel: str, waiting: list[m
         node.log_defect(f"the handler of channel {channel!r}")
     finally:
         node.publishing(connection).waiting.pop(channel, None)
-    for message in waiting:
-        connection.end(message.id)
+    for key, message in waiting:
+        connection.end(key)
         try:
             if channelled is None:
                 raise failure
@@ -123,19 +128,25 @@ def _publish(
         None,
         channelled.options,
     )
+    key = message.id or connection.internal_id()
     outcome = node.broker.publish(
-        publication, lambda outcome: _done(node, connection, message, outcome)
+        publication, lambda outcome: _done(node, connection, key, message, outcome)
     )
     if outcome is None:
-        if message.id:
-            connection.begin(message.id, None)
+        connection.begin(key, None)
         return
     _answer(node, connection, message, outcome)
 
 
-def _done(node: Node, connection: Connection, message: m.Publish, outcome: PublishOutcome) -> None:
+def _done(
+    node: Node,
+    connection: Connection,
+    key: m.RequestId,
+    message: m.Publish,
+    outcome: PublishOutcome,
+) -> None:
     """The broker's answer came later."""
-    connection.end(message.id)
+    connection.end(key)
     _answer(node, connection, message, outcome)
 
 

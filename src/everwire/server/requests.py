@@ -200,37 +200,37 @@ def _start(
     name: str,
 ) -> None:
     """Work on a request in a task of its own."""
-    if request_id == "":  # the plain dialect's channel actions are not requests
-        node.tasks.start(_guard(node, connection, None, work), name)
-        return
+    answer_to: m.RequestId | None = request_id
+    if request_id == "":  # the plain dialect's channel actions have no id to answer to
+        answer_to, request_id = None, connection.internal_id()
     if request_id in connection.inflight:
         node.violation(connection, f"the id {request_id!r} is in flight")
         return
-    task = node.tasks.start(_guard(node, connection, request_id, work), name)
+    task = node.tasks.start(_guard(node, connection, request_id, answer_to, work), name)
     connection.begin(request_id, task)
 
 
 async def _guard(
     node: Node,
     connection: Connection,
-    request_id: m.RequestId | None,
+    request_id: m.RequestId,
+    answer_to: m.RequestId | None,
     work: Work[None],
 ) -> None:
     """See to it that a request is answered, whatever happens."""
     try:
         await work()
     except RequestError as error:
-        connection.refuse(request_id, error)
+        connection.refuse(answer_to, error)
     except asyncio.CancelledError:
         if connection.state is ConnectionState.READY:
-            connection.refuse(request_id, RequestError(code=ErrorCode.CANCELLED))
+            connection.refuse(answer_to, RequestError(code=ErrorCode.CANCELLED))
         raise
     except Exception:
         node.log_defect(f"request {request_id!r}")
-        connection.refuse(request_id, RequestError(code=ErrorCode.INTERNAL))
+        connection.refuse(answer_to, RequestError(code=ErrorCode.INTERNAL))
     finally:
-        if request_id is not None:
-            connection.end(request_id)
+        connection.end(request_id)
 
 
 def on_cancel(node: Node, connection: Connection, message: m.Cancel) -> None:
