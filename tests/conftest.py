@@ -178,7 +178,7 @@ def serve(everwire: Callable[..., Child]) -> Callable[..., Served]:
 
     def serve(*args: str, port: int = 0, **options: object) -> Served:
         child = everwire(*args, "--port", str(port), **options)
-        up = child.line(r"^everwire: (ws://\S+:(\d+)/ws)  page: (http://\S+)$")
+        up = child.line(r"^everwire: (wss?://\S+:(\d+)/ws)  page: (https?://\S+)$")
         return Served(up[1], up[3], int(up[2]), child)
 
     return serve

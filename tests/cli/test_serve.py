@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -222,3 +223,43 @@ def test_stdout_that_nobody_reads_does_not_stop_the_server(free_port: int) -> No
         assert process.stderr is not None
         assert b"Traceback" not in process.stderr.read()
         assert process.wait(5) == 0
+
+
+def test_tls_is_served_and_its_certificate_read_again_on_sighup(
+    serve: Start, tmp_path: Path
+) -> None:
+    certificate = tmp_path / "wire.pem"
+
+    def make(name: str) -> str:
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+             "-nodes", "-days", "2", "-subj", f"/CN={name}", "-keyout", tmp_path / "key",
+             "-out", tmp_path / "crt"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        certificate.write_text((tmp_path / "crt").read_text() + (tmp_path / "key").read_text())
+        return ssl.get_server_certificate(("127.0.0.1", served.port)) if served else ""
+
+    served: Any = None
+    make("one")
+    child = served = serve("demo", "--tls-cert", str(certificate))
+    first = ssl.get_server_certificate(("127.0.0.1", child.port))
+    assert make("two") == first
+    child.child.signal(signal.SIGHUP)
+    child.child.line("read again", stream="err")
+    assert ssl.get_server_certificate(("127.0.0.1", child.port)) != first
+
+
+def test_a_key_without_a_certificate_and_a_wrong_network_are_refused(
+    everwire: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "key.pem").write_text("")
+    for arguments, part in [
+        (["--tls-key", tmp_path / "key.pem"], "--tls-cert"),
+        (["--tls-cert", tmp_path / "key.pem"], "PEM"),
+        (["--trusted-proxy", "nowhere"], "not an address"),
+        (["--unix", tmp_path / "no" / "such" / "folder"], "cannot listen"),
+    ]:
+        child = everwire("demo", "--port", "0", *arguments)
+        assert child.wait() != 0
+        assert any(part in line for line in child.err), child

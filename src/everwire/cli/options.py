@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..server.native.tls import Tls
 from .logs import FORMATS, LEVELS
 
 # Announced by the options' names, and refused until they exist: nobody shall believe
@@ -26,6 +27,26 @@ class ServerOptions:
     workers: int
     log_format: str
     log_level: str
+    tls_cert: str | None
+    tls_key: str | None
+    unix: str | None
+    origin: tuple[str, ...]
+    proxy_protocol: bool
+    trusted_proxy: tuple[str, ...]
+    compression: bool
+
+    def listen_settings(self) -> dict[str, Any]:
+        """What :meth:`everwire.Everwire.listen` is given beside the address."""
+        if self.tls_key is not None and self.tls_cert is None:
+            raise click.UsageError("--tls-key needs --tls-cert")
+        return {
+            "tls": Tls(self.tls_cert, self.tls_key) if self.tls_cert is not None else None,
+            "unix": self.unix,
+            "origins": self.origin or None,
+            "proxy_protocol": self.proxy_protocol,
+            "trusted_proxies": self.trusted_proxy,
+            "compression": self.compression,
+        }
 
 
 def _one_worker(_context: click.Context, _option: click.Parameter, value: int) -> int:
@@ -78,6 +99,7 @@ def _option(name: str, **settings: Any) -> Callable[..., Any]:
 
 
 _PORT = click.IntRange(0, 65_535)
+_FILE = click.Path(exists=True, dir_okay=False, readable=True)
 _OPTIONS = [
     _option("--host", default="127.0.0.1", help="Address to listen on."),
     _option("--port", default=8000, type=_PORT, help="Port to listen on; 0 picks a free one."),
@@ -108,4 +130,32 @@ _OPTIONS = [
         help="What log lines on stderr look like.",
     ),
     _option("--log-level", default="info", type=click.Choice(LEVELS), help="The least to log."),
+    _option(
+        "--tls-cert",
+        type=_FILE,
+        help="Serve wss:// with this certificate (PEM). SIGHUP reads it again.",
+    ),
+    _option("--tls-key", type=_FILE, help="Its key, if that is not in the same file."),
+    _option("--unix", type=click.Path(), help="Listen on this Unix socket, too."),
+    _option(
+        "--origin",
+        multiple=True,
+        help="A page that may connect, as https://example.org; may be repeated. "
+        "Without any, every page may. Programs are not concerned.",
+    ),
+    _option(
+        "--proxy-protocol",
+        is_flag=True,
+        help="Every connection begins with a PROXY header (HAProxy: send-proxy).",
+    ),
+    _option(
+        "--trusted-proxy",
+        multiple=True,
+        help="An address or network whose X-Forwarded-For is believed; may be repeated.",
+    ),
+    _option(
+        "--compression",
+        is_flag=True,
+        help="Agree to permessage-deflate where a client offers it.",
+    ),
 ]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import os
+import signal
 import sys
 import traceback
 from importlib.resources import files
 from types import ModuleType
+from typing import Any
 
 import click
 
 from ..errors import ConfigError
 from ..server.app import Everwire
+from ..server.running import Server
 from . import logs
 from .options import ServerOptions, server_options
 from .running import Failed, run, signals
@@ -109,10 +113,10 @@ def run_server(wire: Everwire, options: ServerOptions) -> None:
     if options.broker != "auto":
         wire._broker = options.broker  # noqa: SLF001
     logs.configure(options.log_format, options.log_level)
-    run(_serve(wire, options.host, options.port))
+    run(_serve(wire, options.host, options.port, options.listen_settings()))
 
 
-async def _serve(wire: Everwire, host: str, port: int) -> None:
+async def _serve(wire: Everwire, host: str, port: int, settings: dict[str, Any]) -> None:
     stop, hasten = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -121,8 +125,10 @@ async def _serve(wire: Everwire, host: str, port: int) -> None:
     page = files("everwire").joinpath("web/index.html").read_bytes()
     with signals(on_signal):
         try:
-            async with wire.listen(host, port, page=page) as server:
-                _announce(host, server.port)
+            async with wire.listen(host, port, page=page, **settings) as server:
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, server)
+                _spare_the_collector()
+                _announce(host, server.port, secure=settings["tls"] is not None)
                 await stop.wait()
                 logger.info("draining; a second signal hastens it")
                 await server.drain(hasten=hasten)
@@ -130,10 +136,29 @@ async def _serve(wire: Everwire, host: str, port: int) -> None:
             raise Failed(str(error)) from None
 
 
-def _announce(host: str, port: int) -> None:
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _reload(server: Server) -> None:
     try:
-        print(f"everwire: ws://{where}/ws  page: http://{where}/", flush=True)
+        server.reload_tls()
+    except ConfigError as error:
+        logger.exception("%s; the certificate in use stays", error)
+    else:
+        logger.info("the certificate was read again")
+
+
+def _spare_the_collector() -> None:
+    """Connections leave no cycles, and a full collection over ten thousand of them stops
+    the loop for a tenth of a second: let it be rare, and leave out what is there for good.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def _announce(host: str, port: int, *, secure: bool) -> None:
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    s = "s" if secure else ""
+    try:
+        print(f"everwire: ws{s}://{where}/ws  page: http{s}://{where}/", flush=True)
     except OSError:
         # Nobody reads it; then nothing may try to flush it at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
