@@ -1,13 +1,12 @@
-/** everwire.js while its server is replaced: says "ready" when it may be, `node restart.mjs "the rule" ws://…`. */
+/** everwire.js while its server is replaced: says "ready" when it may be, `node restart.mjs '["the rule"]' ws://…`. */
 import assert from "node:assert/strict";
-import { WebSocket } from "ws";
-import { check, everwire, main, until } from "./harness.mjs";
+import { check, everwire, main, range, until } from "./harness.mjs";
+import { Link } from "./link.mjs";
 
 const { connect } = await everwire();
-const range = (from, to) => Array.from({ length: to - from + 1 }, (_, n) => from + n);
 
 check("a server that forgot everything means a gap, and then it goes on", async (url) => {
-  const client = connect(url, { token: "ada", WebSocket }), seen = [], gaps = [];
+  const client = connect(url, { token: "ada", WebSocket: Link }), seen = [], gaps = [];
   const room = client.subscribe("c", { onmessage: ({ data }) => seen.push(data), ongap: (gap) => gaps.push(gap) });
   const all = (count) => until(() => seen.length >= count, () => `${seen.length} of ${count} came`);
   await until(() => room.state === "subscribed", () => `the subscription is ${room.state}`);

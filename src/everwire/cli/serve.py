@@ -140,14 +140,16 @@ def _reload(server: Server) -> None:
     try:
         server.reload_tls()
     except ConfigError as error:
-        logger.exception("%s; the certificate in use stays", error)
+        logger.warning("%s; the certificate in use stays", error)
     else:
         logger.info("the certificate was read again")
 
 
 def _spare_the_collector() -> None:
-    """Connections leave no cycles, and a full collection over ten thousand of them stops
-    the loop for a tenth of a second: let it be rare, and leave out what is there for good.
+    """Let full collections be rare, and leave out what is there for good.
+
+    Connections leave no cycles, and a full collection over ten thousand of them stops the
+    loop for a tenth of a second.
     """
     gc.collect()
     gc.freeze()
