@@ -32,6 +32,11 @@ def frame(opcode: int, payload: bytes) -> bytes:
     return _pack64(0x80 | opcode, 127, size) + payload
 
 
+def may_be_sent(code: int) -> bool:
+    """Tell whether a close frame may carry ``code`` (RFC 6455 section 7.4)."""
+    return (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999
+
+
 def close_payload(code: int, reason: str = "") -> bytes:
     """The body of a close frame: at most 125 bytes, cut between characters."""
     text = reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore").encode()

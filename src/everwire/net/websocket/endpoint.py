@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
@@ -15,7 +17,7 @@ from ...codes import CloseCode
 from ...limits import DEFAULTS, KiB
 from ...protocol.assembly import Assembly, Budget, Refused
 from ...protocol.deflate import inflate
-from ...protocol.frames import Opcode, close_payload
+from ...protocol.frames import Opcode, close_payload, may_be_sent
 from ..transport import Receiver
 
 logger = logging.getLogger("everwire.net")
@@ -23,6 +25,11 @@ logger = logging.getLogger("everwire.net")
 TEXT, BINARY = WSMsgType.TEXT, WSMsgType.BINARY
 PONGS_A_READ = 16  # pings of one read that are answered each; of more, the last
 SOCKET_BUFFER = 64 * KiB
+LINGER = 1.0  # seconds that a socket is held after its peer broke the rules
+FLUSHED = 0.05  # seconds after which what was written is with the kernel
+MAX_LINGERING = 256  # sockets held so at a time
+
+_lingering: set[socket.socket] = set()
 
 
 ASSEMBLING = Budget(DEFAULTS.assembling)
@@ -237,11 +244,12 @@ class WebSocket(WSListener):
         picows = self._picows
         if picows is None or self._peer_close is not None:
             return
-        code = int(cast("Any", frame.get_close_code())) or int(CloseCode.NO_STATUS)
-        if 1015 <= code < 3000 or code > 4999:
+        body = frame.get_payload_as_bytes()
+        code = int.from_bytes(body[:2], "big") if body else int(CloseCode.NO_STATUS)
+        if body and not may_be_sent(code):
             self._fail(CloseCode.PROTOCOL_ERROR, "a close code that may not be sent")
             return
-        self._peer_close = (code, frame.get_close_reason() or "")
+        self._peer_close = (code, body[2:].decode())
         if self._close_sent is None:
             self._close_sent = self._peer_close
             self.write = _ignore
@@ -261,6 +269,8 @@ class WebSocket(WSListener):
         if self._picows is None or self._over:
             return
         self.close(code, reason)
+        if not self._picows.is_client_side:
+            _linger(self._picows)
         self._picows.disconnect()
         self._abort_later()
         self._end(code, reason)
@@ -287,11 +297,16 @@ class WebSocket(WSListener):
     def error(self, message: str, *args: Any) -> None:
         """The parser refuses a frame: it sends the close frame and disconnects."""
         details = args[0] if args and isinstance(args[0], tuple) else (1002, message)
-        if self._close_sent is None and self._picows is not None:
-            self._close_sent = (int(details[0]), str(details[1]))
+        code, reason = self._peer_close or (int(details[0]), str(details[1]))
+        if self._picows is not None:
+            self._close_sent = self._close_sent or (code, reason)
             self.write = _ignore
             self._abort_later()
-        self._end(int(details[0]), str(details[1]))
+            if self._picows.is_client_side:
+                _take_exception(self._picows)
+            else:
+                _linger(self._picows)
+        self._end(code, reason)
 
     def exception(self, message: str, *args: Any) -> None:
         logger.error(message, *args, exc_info=sys.exception())
@@ -301,6 +316,42 @@ class WebSocket(WSListener):
         """Nothing: picows tells of every connection, and we count them elsewhere."""
 
     debug = warning = log = info
+
+
+def _take_exception(picows: WSTransport) -> None:
+    """Retrieve what picows' future of the end will raise: we were told, nobody awaits it."""
+    waiting: Any = picows.wait_disconnected()
+    waiting.send(None).add_done_callback(lambda ended: ended.exception())
+    waiting.close()
+
+
+def _linger(picows: WSTransport) -> None:
+    """Keep a connection that is about to be closed from being reset.
+
+    Closing a socket that has unread bytes resets the connection, and the peer may lose
+    our close frame with what it had not read yet. So the socket is held a moment longer.
+    """
+    if len(_lingering) >= MAX_LINGERING:
+        return
+    try:
+        number = picows.underlying_transport.get_extra_info("socket").fileno()
+        held = socket.socket(fileno=os.dup(number))
+    except OSError:
+        return
+    loop = asyncio.get_running_loop()
+    _lingering.add(held)
+    loop.call_later(FLUSHED, _finish_writing, held)
+    loop.call_later(LINGER, _let_go, held)
+
+
+def _finish_writing(held: socket.socket) -> None:
+    with suppress(OSError):
+        held.shutdown(socket.SHUT_WR)
+
+
+def _let_go(held: socket.socket) -> None:
+    _lingering.discard(held)
+    held.close()
 
 
 def _address(name: Any) -> str:
