@@ -270,6 +270,23 @@ check("close ends everything with 1000, and nothing comes after it", async () =>
   assert.throws(() => client.subscribe("d"), { name: "closed" });
 });
 
+check("who closes while away cannot come back", async () => {
+  const { peer, client } = await connected();
+  client.cut();
+  client.close();
+  client.resume();
+  await wait(60_000);
+  assert.deepEqual([client.state, peer.sockets.length], ["closed", 1]);
+});
+
+check("what comes after leaving is not handed over", async () => {
+  const { peer, room, seen, sid } = await joined();
+  peer.say(message(sid, 1));
+  room.unsubscribe();
+  peer.say(message(sid, 2));
+  assert.deepEqual([seen, room.position.offset], [[1], 1]);
+});
+
 check("a request of the server is answered with unknown_type, what has no id is passed over", async () => {
   const { peer } = await connected();
   peer.say({ type: "query", id: 5, name: "q", payload: null });
@@ -467,6 +484,8 @@ check("after a reconnection what is unacknowledged goes out first, in order, wit
   assert.deepEqual(after.map(({ data }) => data), [2, 3, 4, 5]);
   assert.deepEqual(after.slice(0, 2).map(({ id }) => id), before.slice(1).map(({ id }) => id));
   assert.deepEqual(after.map(({ run }) => run), [1, 1, 1, 0]);
+  client.publish("d", 6);
+  assert.deepEqual(peer.all("publish").map(({ data }) => data), [2, 3, 4, 5, 6]);
 });
 
 check("after a temporary failure all of the channel are sent again, in order, with the next run", async () => {
@@ -529,9 +548,14 @@ check("what was never sent had no effect, what was sent may have had", async () 
 check("what was first sent longer ago than the server remembers ids is not sent again", async () => {
   const { peer, client } = await connected(), options = { timeout: 600_000 };
   const old = fate(client.publish("c", 1, options));
+  await wait(20_000);
+  client.cut();
+  client.resume();
+  await peer.accept();
+  assert.equal(peer.all("publish").length, 1);
   client.cut();
   client.publish("c", 2, options);
-  await wait(270_001);
+  await wait(250_001);
   client.resume();
   await peer.accept({ hello: { limits: { dedupeWindow: 300_000 } } });
   assert.deepEqual(await old, UNKNOWN);
