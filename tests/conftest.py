@@ -178,8 +178,8 @@ def serve(everwire: Callable[..., Child]) -> Callable[..., Served]:
 
     def serve(*args: str, port: int = 0, **options: object) -> Served:
         child = everwire(*args, "--port", str(port), **options)
-        up = child.line(r"^everwire: (wss?://\S+:(\d+)/ws)  page: (https?://\S+)$")
-        return Served(up[1], up[3], int(up[2]), child)
+        up = child.line(r"^everwire: (wss?://\S+:(\d+)/ws)(?:  page: (https?://\S+))?$")
+        return Served(up[1], up[3] or "", int(up[2]), child)
 
     return serve
 

@@ -114,7 +114,8 @@ class HandshakeRefused(EverwireError):
         return make, (self.status, self.reason), vars(self)
 
     def __str__(self) -> str:
-        return f"the server refused the WebSocket: HTTP {self.status} {self.reason}"
+        status = f"HTTP {self.status} " if self.status else ""
+        return f"the server refused the WebSocket: {status}{self.reason}"
 
 
 class RequestError(EverwireError):

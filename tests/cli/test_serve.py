@@ -107,7 +107,7 @@ def test_the_demo_serves_its_page_and_the_script(demo: Any) -> None:
 @pytest.mark.parametrize("target", ["app:wire", "app", "app:Box.wire", "package.inner:wire"])
 def test_serve_finds_the_application(serve: Start, folder: Path, target: str) -> None:
     served = serve("serve", target, cwd=folder)
-    assert json.loads(get(served.page + "healthz")[1])["status"] == "ok"
+    assert json.loads(get(f"http://127.0.0.1:{served.port}/healthz")[1])["status"] == "ok"
 
 
 def test_uvloop_runs_the_server_where_it_is_installed(serve: Start, folder: Path) -> None:

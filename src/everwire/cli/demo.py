@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from datetime import UTC, datetime
+from importlib.resources import files
 from typing import Any
 
 import click
@@ -74,4 +75,5 @@ def demo(*, options: ServerOptions) -> None:
             "authenticate handler and run it with: everwire serve MODULE:APP",
             param_hint="--host",
         )
-    run_server(make_demo(options.broker), options)
+    page = files("everwire").joinpath("web/index.html").read_bytes()
+    run_server(make_demo(options.broker), options, page)

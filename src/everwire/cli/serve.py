@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import traceback
-from importlib.resources import files
 from types import ModuleType
 from typing import Any
 
@@ -108,27 +107,32 @@ def _broken(name: str, error: Exception) -> Failed:
     return Failed(f"{name} cannot be imported: {type(error).__name__}: {error}")
 
 
-def run_server(wire: Everwire, options: ServerOptions) -> None:
-    """Serve ``wire`` until SIGTERM or SIGINT."""
+def run_server(wire: Everwire, options: ServerOptions, page: bytes | None = None) -> None:
+    """Serve ``wire``, and a page if there is one, until SIGTERM or SIGINT."""
     if options.broker != "auto":
         wire._broker = options.broker  # noqa: SLF001
     logs.configure(options.log_format, options.log_level)
-    run(_serve(wire, options.host, options.port, options.listen_settings()))
+    run(_serve(wire, options.host, options.port, page, options.listen_settings()))
 
 
-async def _serve(wire: Everwire, host: str, port: int, settings: dict[str, Any]) -> None:
+async def _serve(
+    wire: Everwire, host: str, port: int, page: bytes | None, settings: dict[str, Any]
+) -> None:
     stop, hasten = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
         (hasten if stop.is_set() else stop).set()
 
-    page = files("everwire").joinpath("web/index.html").read_bytes()
     with signals(on_signal):
         try:
             async with wire.listen(host, port, page=page, **settings) as server:
-                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, server)
+                if settings["tls"] is not None:
+                    loop = asyncio.get_running_loop()
+                    loop.add_signal_handler(signal.SIGHUP, _reload, server)
                 _spare_the_collector()
-                _announce(host, server.port, secure=settings["tls"] is not None)
+                _announce(
+                    host, server.port, secure=settings["tls"] is not None, page=page is not None
+                )
                 await stop.wait()
                 logger.info("draining; a second signal hastens it")
                 await server.drain(hasten=hasten)
@@ -156,11 +160,12 @@ def _spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _announce(host: str, port: int, *, secure: bool) -> None:
+def _announce(host: str, port: int, *, secure: bool, page: bool) -> None:
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     s = "s" if secure else ""
     try:
-        print(f"everwire: ws{s}://{where}/ws  page: http{s}://{where}/", flush=True)
+        also = f"  page: http{s}://{where}/" if page else ""
+        print(f"everwire: ws{s}://{where}/ws{also}", flush=True)
     except OSError:
         # Nobody reads it; then nothing may try to flush it at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigError, EverwireError
 from ..limits import ClientLimits
-from ..net.transport import Network
+from ..net.transport import Network, not_a_url
 from ..protocol.dialects import dialect as find_dialect
 from .client import Client
 from .session import Target, Token
@@ -60,7 +60,7 @@ def connect(
     limits = limits or ClientLimits()
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise ConfigError(f"{url!r} is not a WebSocket URL: ws://host:port/path")
+        raise ConfigError(not_a_url(url))
     try:
         chosen = find_dialect(dialect)
     except EverwireError as error:

@@ -211,8 +211,8 @@ class Link:
             self.by_us = True
             kind = ClosedOK if code == CloseCode.NORMAL else ClosedError
             self._end(kind(code, reason))
-            if self._transport is not None:
-                self._transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     async def wait_ended(self) -> ConnectionClosed:
         """Wait until the link is gone; return why. Safe to cancel."""

@@ -152,7 +152,8 @@ class Session:
             if final is not None:
                 raise final
             delay = self._delay(error, held)
-            logger.info("link %d: %s; again in %.2f s", self._number, error, delay)
+            why = str(error) or type(error).__name__
+            logger.info("link %d: %s; again in %.2f s", self._number, why, delay)
             await asyncio.sleep(delay)
 
     # ---- one link ----------------------------------------------------------------

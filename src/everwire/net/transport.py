@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +116,11 @@ class Network(Protocol):
             HandshakeRefused: an HTTP answer other than 101.
             OSError: no connection.
         """
+
+
+def not_a_url(url: str) -> str:
+    """Say what is wrong with an address, and what may have been meant."""
+    parts = urlsplit(url)
+    meant = {"http": "ws", "https": "wss"}.get(parts.scheme)
+    hint = f"; did you mean {parts._replace(scheme=meant).geturl()}?" if meant else ""
+    return f"{url!r} is not a WebSocket URL: ws://host:port/path{hint}"

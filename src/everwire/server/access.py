@@ -9,7 +9,7 @@ import msgspec
 
 from ..brokers.base import ChannelOptions
 from ..codes import ErrorCode
-from ..errors import BadData, RequestError
+from ..errors import BadData, BadRequest, RequestError
 from ..protocol.channels import channel_key, check_channel
 from .app import ChannelRule, Grant
 
@@ -78,7 +78,10 @@ class Access:
             return granted
         placed = self.place(channel)
         if placed.rule is None:
-            raise RequestError(f"there is no channel {channel!r}", code=ErrorCode.BAD_CHANNEL)
+            raise RequestError(
+                f"there is no channel {channel!r}: no pattern of the server fits it",
+                code=ErrorCode.BAD_CHANNEL,
+            )
         if placed.rule.grant is not None:
             return self._remember(connection, channel, placed.rule, placed.rule.grant)
         return None
@@ -98,9 +101,20 @@ class Access:
         rule = placed.rule
         assert rule is not None
         assert rule.handler is not None
-        arguments = rule.handler.arguments(placed.parameters)
+        try:
+            arguments = rule.handler.arguments(placed.parameters, strict=False)
+        except BadRequest as error:  # as room "x" where a number is asked for
+            raise RequestError(
+                f"there is no channel {channel!r}: {error.message}", code=ErrorCode.BAD_CHANNEL
+            ) from None
         grant = await rule.handler.call(connection, arguments)
-        return self._remember(connection, channel, rule, grant or Grant())
+        if grant is None:
+            grant = Grant()
+        if not isinstance(grant, Grant):
+            raise TypeError(
+                f"{rule.handler.function.__name__}() must return a Grant or None, not {grant!r}"
+            )
+        return self._remember(connection, channel, rule, grant)
 
     @staticmethod
     def _remember(

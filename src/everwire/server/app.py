@@ -16,13 +16,15 @@ from ..errors import ConfigError
 from ..limits import Limits
 from ..protocol.channels import ChannelPattern
 from ..protocol.messages import Member, Position
-from .handlers import Handler
+from .handlers import Handler, check_parameters
 
 if TYPE_CHECKING:
     from .asgi import AsgiApp
     from .native.tls import Tls
     from .node import Node
     from .running import Server
+
+AUTHENTICATE = ("token", "credentials", "headers", "remote")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -118,6 +120,7 @@ class Everwire:
         """
         if self.handlers.authenticate is not None:
             raise ConfigError("there is an authenticate handler already")
+        check_parameters(function, AUTHENTICATE)
         self.handlers.authenticate = function
         return function
 
@@ -152,7 +155,11 @@ class Everwire:
             history_ttl=limits.history_ttl if history_ttl is None else history_ttl,
             history_bytes=limits.history_bytes if history_bytes is None else history_bytes,
         )
+        if not isinstance(pattern, str):
+            raise ConfigError('write @wire.channel("a-pattern"): it takes the channels\' names')
         parsed = ChannelPattern(pattern)
+        if any(rule.pattern.text == pattern for rule in self.handlers.rules):
+            raise ConfigError(f"channel {pattern!r} is declared twice")
         if grant is not None:
             self.handlers.rules.append(ChannelRule(parsed, options, presence, None, grant))
 
@@ -160,6 +167,7 @@ class Everwire:
             if grant is not None:
                 raise ConfigError(f"channel {pattern!r} has a grant; it takes no function")
             handler = Handler(pattern, function)
+            handler.takes(parsed.names, f"the channel {pattern!r}")
             self.handlers.rules.append(ChannelRule(parsed, options, presence, handler, None))
             return function
 

@@ -33,12 +33,34 @@ class Handler:
         parameters = list(inspect.signature(function).parameters.values())
         if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
             raise ConfigError(f"handler {name!r} must take the connection as its first parameter")
+        self._check_first(parameters[0])
         parameters = parameters[1:]
         self._keywords = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
         named = [p for p in parameters if p.kind in _BY_NAME]
         self._names = frozenset(p.name for p in named)
         self._whole = [p.name for p in named] == ["payload"] and not self._keywords
         self._struct = self._build(named)
+
+    def _check_first(self, parameter: inspect.Parameter) -> None:
+        """Find the parameter that was meant to come from the payload."""
+        if parameter.annotation in _NOT_A_CONNECTION:
+            raise ConfigError(
+                f"{self.function.__name__}({parameter.name}: …): the first parameter is the "
+                "connection; put one before it, as conn: Connection"
+            )
+
+    def takes(self, names: tuple[str, ...], what: str) -> None:
+        """Check that the function has exactly these parameters beside the connection.
+
+        Raises:
+            ConfigError: it has others; the text names both.
+        """
+        if self._keywords or (self._names == frozenset(names) and not self._whole):
+            return
+        wanted = ", ".join(("conn", *names))
+        raise ConfigError(
+            f"{self.function.__name__}() does not fit {what}: its parameters must be ({wanted})"
+        )
 
     def _build(self, named: list[inspect.Parameter]) -> Any:
         try:
@@ -60,8 +82,10 @@ class Handler:
                 fields.append((parameter.name, kind, default))
         return msgspec.defstruct(f"{self.name} payload", fields, kw_only=True)
 
-    def arguments(self, payload: Any) -> dict[str, Any]:
+    def arguments(self, payload: Any, *, strict: bool = True) -> dict[str, Any]:
         """Turn a payload into keyword arguments.
+
+        Unless it is ``strict``, text is read as what the annotation asks for.
 
         Raises:
             BadRequest: a field is missing, unknown or of the wrong kind; the text names it.
@@ -76,7 +100,7 @@ class Handler:
             unknown = payload.keys() - self._names
             if unknown and not self._keywords:
                 raise BadRequest(f"{self.name}: there is no parameter {min(unknown)!r}")
-            built = msgspec.convert(payload, self._struct)
+            built = msgspec.convert(payload, self._struct, strict=strict)
         except msgspec.ValidationError as error:
             raise BadRequest(f"{self.name}: {error}") from None
         arguments = {name: getattr(built, name) for name in self._names}
@@ -99,7 +123,27 @@ def _same(value: Any) -> Any:
     return value
 
 
+_NOT_A_CONNECTION = frozenset(
+    {int, str, float, bool, bytes, list, dict, "int", "str", "float", "bool", "bytes", "dict"}
+)
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def check_parameters(function: Function, offered: tuple[str, ...]) -> None:
+    """Check that ``function`` needs nothing beside what is offered.
+
+    Raises:
+        ConfigError: it does; the text names what it may have.
+    """
+    for name, parameter in inspect.signature(function).parameters.items():
+        if (
+            name not in offered
+            and parameter.default is inspect.Parameter.empty
+            and parameter.kind in _BY_NAME
+        ):
+            raise ConfigError(
+                f"{function.__name__}() has a parameter {name!r}; it may have " + ", ".join(offered)
+            )
 
 
 async def call_flexibly(function: Function, offered: dict[str, Any]) -> Any:
@@ -110,19 +154,8 @@ async def call_flexibly(function: Function, offered: dict[str, Any]) -> Any:
     Raises:
         ConfigError: it needs a parameter that is not offered.
     """
+    check_parameters(function, tuple(offered))
     wanted = inspect.signature(function).parameters
-    missing = [
-        name
-        for name, parameter in wanted.items()
-        if name not in offered
-        and parameter.default is inspect.Parameter.empty
-        and parameter.kind in _BY_NAME
-    ]
-    if missing:
-        raise ConfigError(
-            f"{function.__name__}() has a parameter {missing[0]!r}; it may have "
-            + ", ".join(offered)
-        )
     chosen = {name: offered[name] for name in wanted if name in offered}
     if inspect.iscoroutinefunction(function):
         return await function(**chosen)

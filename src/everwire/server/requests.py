@@ -120,7 +120,8 @@ def on_query(node: Node, connection: Connection, message: m.Query) -> None:
     elif handler is not None:
         work = partial(_call, connection, handler, message.payload)
     else:
-        _reject(connection, message.id, _unknown("query", message.name))
+        known = message.name in node.app.handlers.commands
+        _reject(connection, message.id, _unknown("query", message.name, known and "a command"))
         return
     answer = partial(_answer, node, connection, message, work)
     _start(node, connection, message.id, answer, message.name)
@@ -129,7 +130,8 @@ def on_query(node: Node, connection: Connection, message: m.Query) -> None:
 def on_command(node: Node, connection: Connection, message: m.Command) -> None:
     handler = node.app.handlers.commands.get(message.name)
     if handler is None:
-        _reject(connection, message.id, _unknown("command", message.name))
+        known = message.name in node.app.handlers.queries or message.name in BUILTINS
+        _reject(connection, message.id, _unknown("command", message.name, known and "a query"))
         return
     if message.key is None:
         work = partial(_call, connection, handler, message.payload)
@@ -139,8 +141,9 @@ def on_command(node: Node, connection: Connection, message: m.Command) -> None:
     _start(node, connection, message.id, answer, message.name)
 
 
-def _unknown(kind: str, name: str) -> RequestError:
-    return RequestError(f"there is no {kind} {name[:80]!r}", code=ErrorCode.UNKNOWN_TYPE)
+def _unknown(kind: str, name: str, rather: str | bool) -> RequestError:
+    hint = f"; it is {rather}" if rather else ""
+    return RequestError(f"there is no {kind} {name[:80]!r}{hint}", code=ErrorCode.UNKNOWN_TYPE)
 
 
 def on_event(node: Node, connection: Connection, message: m.Event) -> None:

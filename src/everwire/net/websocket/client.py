@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from ssl import SSLCertVerificationError, SSLError
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ from picows import WSHandshakeError, WSInvalidURL, ws_connect
 
 from ...errors import HandshakeRefused
 from ...limits import CLIENT_DEFAULTS
-from ..transport import Receiver, Transport
+from ..transport import Receiver, Transport, not_a_url
 from .endpoint import WebSocket
 
 
@@ -30,9 +31,7 @@ class PicowsNetwork:
         """See :meth:`everwire.net.transport.Network.connect`."""
         parts = urlsplit(url)
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
-            raise HandshakeRefused(
-                0, f"{url!r} is not a WebSocket URL: ws://host:port/path", temporary=False
-            )
+            raise HandshakeRefused(0, not_a_url(url), temporary=False)
         websocket = WebSocket(max_message, close_timeout=CLIENT_DEFAULTS.close_timeout)
         websocket.receiver = receiver
         sent = dict(headers or {})
@@ -49,11 +48,22 @@ class PicowsNetwork:
                 max_frame_size=max_message,
                 extra_headers=sent,
                 max_redirects=0,
+                # aiofastnet's TLS fails without saying why; a client can wait for asyncio's.
+                use_aiofastnet=parts.scheme == "ws",
             )
         except WSHandshakeError as error:
-            raise _refusal(error) from error
+            raise _refusal(error) from None
         except WSInvalidURL as error:
-            raise HandshakeRefused(0, str(error), temporary=False) from error
+            raise HandshakeRefused(0, str(error), temporary=False) from None
+        except SSLError as error:
+            websocket.receiver = None
+            raise _tls_refusal(error) from error
+        except ConnectionError as error:
+            websocket.receiver = None
+            if parts.scheme == "wss" and not str(error):
+                why = "the connection ended in the TLS handshake; is that a ws:// port?"
+                raise HandshakeRefused(0, why, temporary=True) from error
+            raise
         except BaseException:
             websocket.receiver = None
             websocket.abort()
@@ -67,6 +77,16 @@ class PicowsNetwork:
         return websocket
 
 
+def _tls_refusal(error: SSLError) -> HandshakeRefused:
+    if isinstance(error, SSLCertVerificationError):
+        why = f"its certificate is not trusted: {error.verify_message}; pass ssl= a context"
+        return HandshakeRefused(0, f"{why} that trusts it", temporary=False)
+    reason = error.reason or "no TLS"
+    return HandshakeRefused(
+        0, f"the TLS handshake failed ({reason}); is that a ws:// port?", temporary=True
+    )
+
+
 def _refusal(error: WSHandshakeError) -> HandshakeRefused:
     response = error.response
     if response is None:
@@ -74,9 +94,11 @@ def _refusal(error: WSHandshakeError) -> HandshakeRefused:
     status = int(response.status)
     retry_after = response.headers.get("Retry-After", "")
     body = (error.raw_body or b"")[:200].decode("utf-8", "replace").strip()
+    if status == 404 and not body:
+        body = "no WebSocket at this path; behind uvicorn, is the package websockets installed?"
     return HandshakeRefused(
         status,
-        body or str(error),
+        body or response.status.phrase,
         temporary=status in (408, 425, 429) or status >= 500,
         retry_after=float(retry_after) if retry_after.isdigit() else None,
     )
