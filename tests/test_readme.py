@@ -41,7 +41,7 @@ def run_client(start: Start, folder: Path, url: str) -> Any:
     (folder / "client.py").write_text(code.replace(PRINTED_URL, url))
     child = start([sys.executable, "-u", "client.py"], cwd=folder)
     child.line(r"^stored at Position\(epoch='.+', offset=1, id='.+'\)$")
-    child.line(r"^\['ada'\]$")  # nobody is present yet
+    child.line(r"^\['ada'\]$")
     child.line(r"^\{'by': 'ada', 'text': 'hi'\}$")
     return child
 
