@@ -86,6 +86,8 @@ class Limits:
     """bytes of payload kept for a channel"""
     history_total: int = 256 * MiB
     """bytes of payload kept by a process; the channels unused for longest give theirs up first"""
+    channels: int = 250_000
+    """channels whose numbering a process keeps in memory; beyond: ``unavailable``"""
     meta_ttl: float = 86_400.0
     """how long an unused channel keeps its numbering"""
     page: int = 100

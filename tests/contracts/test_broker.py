@@ -18,8 +18,9 @@ from everwire.brokers.base import (
     PublishOutcome,
     Record,
 )
+from everwire.brokers.memory import MemoryBroker
 from everwire.codes import ErrorCode
-from everwire.errors import RequestError
+from everwire.errors import BrokerUnavailable, RequestError
 from everwire.limits import Limits
 from everwire.protocol.messages import Member, Position
 from everwire.testing import VirtualLoop, run
@@ -91,6 +92,7 @@ def offsets(page: Page) -> list[int]:
 
 def test_offsets_grow_and_what_is_acknowledged_is_in_history(url: str) -> None:
     async def scenario(seen: Seen, broker: Broker) -> None:
+        await broker.subscribe(["c"])
         empty = (await read(broker, "c", None)).top
         assert (empty.offset, empty.id) == (0, "")
         positions = [await published(broker, "c", b"\x01", f"m-{n}") for n in range(5)]
@@ -275,6 +277,7 @@ def test_a_position_that_is_not_of_this_history_is_never_recovered(url: str, cha
 
 def test_pages_are_bounded_by_count_and_bytes_and_hold_at_least_one_message(url: str) -> None:
     async def scenario(seen: Seen, broker: Broker) -> None:
+        await broker.subscribe(["c"])
         empty = (await read(broker, "c", None)).top
         for _ in range(10):
             await published(broker, "c", b"x" * 100)
@@ -289,6 +292,7 @@ def test_pages_are_bounded_by_count_and_bytes_and_hold_at_least_one_message(url:
 def test_pages_follow_each_other_without_a_hole_or_an_overlap(url: str) -> None:
     async def scenario(seen: Seen, broker: Broker) -> None:
         options = ChannelOptions(history=1000)
+        await broker.subscribe(["c"])
         place = (await read(broker, "c", None)).top
         for _ in range(300):
             await published(broker, "c", options=options)
@@ -354,3 +358,33 @@ def test_a_subscribed_channel_keeps_its_numbering(url: str) -> None:
         assert (await published(broker, "c", b"\x01", "m-2")).epoch == before.epoch
 
     on(url, scenario, meta_ttl=1000.0)
+
+
+def test_asking_about_a_channel_does_not_make_it_and_channels_are_bounded(url: str) -> None:
+    async def scenario(seen: Seen, broker: Broker) -> None:
+        for n in range(50):
+            await read(broker, f"asked-{n}", None)
+            await broker.latest(f"asked-{n}", limit=1, options=ChannelOptions())
+        for n in range(10):
+            await published(broker, f"c-{n}")
+        refused = await publish(broker, "one too many")
+        assert isinstance(refused, BrokerUnavailable)
+        await broker.subscribe(["c-0"])
+        await asyncio.sleep(301)  # unused for longer than ids are remembered
+        await published(broker, "one more")
+        again = await published(broker, "c-0")
+        assert again.offset == 2  # not the one that is subscribed
+
+    on(url, scenario, channels=10)
+
+
+def test_remembered_ids_are_let_go_without_another_publish(url: str) -> None:
+    async def scenario(seen: Seen, broker: Broker) -> None:
+        for n in range(1000):
+            await published(broker, "c", b"\x01", f"m-{n}")
+        await asyncio.sleep(600)
+        assert isinstance(broker, MemoryBroker)
+        assert broker._streams["c"].dedupe is None
+        assert await published(broker, "c", b"\x01", "m-0")
+
+    on(url, scenario, dedupe_window=100.0)

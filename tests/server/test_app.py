@@ -95,7 +95,10 @@ def test_a_broker_that_there_is_not_is_refused_at_once(broker: str) -> None:
 
 def test_arguments_are_checked_against_the_annotations_and_errors_name_the_field() -> None:
     async def handler(
-        conn: Connection, n: int, tags: list[str] = [], note: str | None = None  # noqa: B006
+        conn: Connection,
+        n: int,
+        tags: list[str] = [],  # noqa: B006
+        note: str | None = None,
     ) -> None:
         pass
 

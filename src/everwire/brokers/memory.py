@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import islice
 from secrets import token_hex
 from time import time as wall_time
 
 from ..codes import ErrorCode
-from ..errors import RequestError
+from ..errors import BrokerUnavailable, RequestError
 from ..limits import Limits
 from ..protocol.messages import Member, Position
 from .base import (
@@ -30,6 +31,8 @@ from .base import (
 from .stream import RECORD_OVERHEAD, DedupeWindow, Stream
 
 SWEEP = 10.0  # seconds between looks for what is too old
+SWEEP_STEP = 0.05  # seconds between two parts of a look
+LOOK = 2_000  # channels looked at without a pause
 
 
 class MemoryBroker(Broker):
@@ -53,6 +56,7 @@ class MemoryBroker(Broker):
         self._subscribed: set[str] = set()
         self._members: dict[str, dict[str, Member]] = {}
         self._held = 0
+        self._unswept: list[str] = []
         self._events: BrokerEvents | None = None
         self._clock: Callable[[], float] = lambda: 0.0
         self._sweeper: asyncio.TimerHandle | None = None
@@ -73,7 +77,10 @@ class MemoryBroker(Broker):
         channel = publication.channel
         stream = self._streams.get(channel)
         if stream is None:
-            stream = self._open(channel, now)
+            try:
+                stream = self._open(channel, now)
+            except BrokerUnavailable as error:
+                return error
         if publication.id:
             dedupe = stream.dedupe
             if dedupe is None:
@@ -157,14 +164,38 @@ class MemoryBroker(Broker):
         return list(members.values())[:limit], len(members)
 
     def _open(self, channel: str, now: float) -> Stream:
+        """Begin a channel's numbering.
+
+        Raises:
+            BrokerUnavailable: there are as many channels as may be, none of them unused.
+        """
+        if len(self._streams) >= self._limits.channels:
+            self._forget_one(now)
         stream = self._streams[channel] = Stream(self._new_epoch(), now)
         return stream
+
+    def _forget_one(self, now: float) -> None:
+        """Make room for a channel: an id is never forgotten early, so one long unused goes."""
+        unused = now - self._limits.dedupe_window
+        for channel, stream in islice(self._streams.items(), LOOK):
+            if stream.used < unused and channel not in self._subscribed:
+                self._forget(channel, stream)
+                return
+        raise BrokerUnavailable("the broker holds as many channels as it may; later")
+
+    def _forget(self, channel: str, stream: Stream) -> None:
+        self._held -= stream.size + len(stream) * RECORD_OVERHEAD
+        del self._streams[channel]
+        self._holding.pop(channel, None)
+        self._options.pop(channel, None)
 
     def _fresh(self, channel: str, options: ChannelOptions) -> Stream:
         """The channel's stream, without what is too old by now."""
         now = self._clock()
         stream = self._streams.get(channel)
         if stream is None:
+            if channel not in self._subscribed:  # asking about a channel does not make it
+                return Stream(self._new_epoch(), now)
             stream = self._open(channel, now)
         stream.used = now
         self._trim(stream, now, options)
@@ -183,17 +214,25 @@ class MemoryBroker(Broker):
             stream.clear()
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let go of what is too old, some channels at a time."""
         now = loop.time()
-        forgotten = now - self._limits.meta_ttl
-        for channel, stream in list(self._streams.items()):
-            options = self._options.get(channel)
-            if options is not None and len(stream):
-                self._trim(stream, now, options)
-            if not len(stream):
-                self._holding.pop(channel, None)
-            if stream.used < forgotten and channel not in self._subscribed:
-                self._held -= stream.size + len(stream) * RECORD_OVERHEAD
-                del self._streams[channel]
-                self._holding.pop(channel, None)
-                self._options.pop(channel, None)
-        self._sweeper = loop.call_later(SWEEP, self._sweep, loop)
+        if not self._unswept:
+            self._unswept = list(self._streams)
+        some, self._unswept = self._unswept[:LOOK], self._unswept[LOOK:]
+        for channel in some:
+            stream = self._streams.get(channel)
+            if stream is not None:
+                self._sweep_one(channel, stream, now)
+        pause = SWEEP_STEP if self._unswept else SWEEP
+        self._sweeper = loop.call_later(pause, self._sweep, loop)
+
+    def _sweep_one(self, channel: str, stream: Stream, now: float) -> None:
+        options = self._options.get(channel)
+        if options is not None and len(stream):
+            self._trim(stream, now, options)
+        if not len(stream):
+            self._holding.pop(channel, None)
+        if stream.dedupe is not None and not stream.dedupe.turned(now):
+            stream.dedupe = None
+        if stream.used < now - self._limits.meta_ttl and channel not in self._subscribed:
+            self._forget(channel, stream)

@@ -40,6 +40,12 @@ class DedupeWindow:
                 return found
         return None
 
+    def turned(self, now: float) -> bool:
+        """Forget what is old; tell whether anything is left."""
+        if now >= self._turn_at:
+            self._turn(now)
+        return any(self._generations)
+
     def full(self) -> bool:
         """Tell whether another id would be more than may be remembered."""
         new, middle, old = self._generations

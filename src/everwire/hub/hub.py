@@ -88,6 +88,11 @@ class Hub:
             if not channel.subscriptions:
                 self._idle[channel] = self._loop.time()
 
+    def unused(self, channel: Channel) -> None:
+        """A channel was opened for a subscription that did not come about."""
+        if not channel.subscriptions:
+            self._idle.setdefault(channel, self._loop.time())
+
     def idle(self, now: float) -> list[Channel]:
         """The channels that nobody has been subscribed to for a while."""
         return [channel for channel, since in self._idle.items() if now - since >= IDLE]

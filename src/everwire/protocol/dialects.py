@@ -69,6 +69,13 @@ class Dialect(ABC):
         """
 
     @abstractmethod
+    def request_id(self, payload: bytes | memoryview) -> m.RequestId | None:
+        """Read no more than a message's request id, None if there is none to be found.
+
+        For messages that are too big to be decoded whole.
+        """
+
+    @abstractmethod
     def encode(self, message: m.Message, now: int = 0) -> bytes:
         """Write one message; payload fields must be checked data.
 

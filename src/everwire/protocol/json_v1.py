@@ -22,6 +22,21 @@ _TYPES = {cls.__struct_config__.tag for cls in m.MESSAGES}
 _REQUESTS = {cls.__struct_config__.tag for cls in m.REQUESTS}
 
 
+class _Head(msgspec.Struct, gc=False):
+    id: m.RequestId | None = None
+
+
+_head = msgspec.json.Decoder(_Head)
+
+
+def request_id_of(payload: bytes | memoryview) -> m.RequestId | None:
+    """Read no more than the ``id`` of a JSON object."""
+    try:
+        return _head.decode(payload).id
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+
+
 class JsonV1(Dialect):
     """JSON objects with a ``type``; bytes payloads as base64 text with ``encoding``."""
 
@@ -47,6 +62,9 @@ class JsonV1(Dialect):
             raise BadMessage(str(error), request_id=_request_id(payload)) from None
         except (msgspec.DecodeError, ValueError) as error:
             raise BadMessage(f"not JSON: {error}") from None
+
+    def request_id(self, payload: bytes | memoryview) -> m.RequestId | None:
+        return request_id_of(payload)
 
     def encode(self, message: m.Message, now: int = 0) -> bytes:
         if type(message) not in _CLASSES:  # it was read in MessagePack, and would become an array

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
+from ..errors import RequestError
 from ..limits import MAX_ID, MAX_INTEGER
 
 U53: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
@@ -253,3 +254,25 @@ REQUESTS: tuple[type[Message], ...] = (Auth, Subscribe, Unsubscribe, Publish, Co
 
 # The fields that hold anybody's data: null is a value there. Elsewhere it means absent.
 DATA_FIELDS = frozenset({"data", "payload", "credentials", "details", "info"})
+
+
+def milliseconds(seconds: float | None) -> int | None:
+    """A duration as it goes over the wire."""
+    return None if seconds is None else int(seconds * 1000)
+
+
+def error_message(
+    request_id: RequestId | None, error: RequestError, channel: str | None = None
+) -> Error:
+    """The message that makes the other side raise ``error``."""
+    return Error(
+        request_id,
+        error.code,
+        error.name,
+        error.message,
+        error.temporary,
+        error.outcome,
+        milliseconds(error.retry_after),
+        error.details,
+        channel,
+    )

@@ -14,6 +14,7 @@ from . import messages as m
 from .dialects import BadMessage, Dialect
 from .frames import Opcode
 from .json_v1 import usable_id, without_nulls
+from .msgpack_scan import SMALL, has_odd_keys
 
 _encoder = msgspec.msgpack.Encoder()
 _TAGS: dict[type[m.Message], int] = {cls: tag for tag, cls in enumerate(m.MESSAGES)}
@@ -32,6 +33,14 @@ _astuple = msgspec.structs.astuple
 _Raw = msgspec.Raw
 
 
+class _Head(msgspec.Struct, array_like=True, gc=False):
+    tag: int
+    id: m.RequestId | None = None
+
+
+_head = msgspec.msgpack.Decoder(_Head)
+
+
 class MsgpackV1(Dialect):
     """MessagePack arrays; bytes payloads as they are."""
 
@@ -40,6 +49,8 @@ class MsgpackV1(Dialect):
     opcode = Opcode.BINARY
 
     def decode(self, payload: bytes | memoryview) -> m.Message:
+        if len(payload) > SMALL and has_odd_keys(bytes(payload)):
+            raise BadMessage("a map's keys must be text", request_id=self.request_id(payload))
         try:
             try:
                 message = _decoder.decode(payload)
@@ -52,6 +63,12 @@ class MsgpackV1(Dialect):
             raise BadMessage("nested too deep") from None
         except (msgspec.DecodeError, ValueError) as error:
             raise BadMessage(f"not MessagePack: {error}") from None
+
+    def request_id(self, payload: bytes | memoryview) -> m.RequestId | None:
+        try:
+            return _head.decode(payload).id
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return None
 
     def encode(self, message: m.Message, now: int = 0) -> bytes:
         return _encoder.encode((_TAGS[type(message)], *_astuple(message)))

@@ -18,7 +18,7 @@ from . import messages as m
 from .data import from_base64, json_data
 from .dialects import BadMessage, Dialect
 from .frames import Opcode
-from .json_v1 import usable_id
+from .json_v1 import request_id_of, usable_id
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
@@ -62,6 +62,9 @@ class Plain(Dialect):
             unknown_type=True,
             strike=False,
         )
+
+    def request_id(self, payload: bytes | memoryview) -> m.RequestId | None:
+        return request_id_of(payload)
 
     def encode(self, message: m.Message, now: int = 0) -> bytes:
         write = _WRITERS.get(type(message).__name__)

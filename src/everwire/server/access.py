@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -107,7 +108,16 @@ class Access:
             raise RequestError(
                 f"there is no channel {channel!r}: {error.message}", code=ErrorCode.BAD_CHANNEL
             ) from None
-        grant = await rule.handler.call(connection, arguments)
+        identity = connection.identity
+        try:
+            async with asyncio.timeout(connection.node.limits.request_timeout):
+                grant = await rule.handler.call(connection, arguments)
+        except TimeoutError:
+            raise RequestError(
+                f"asking about the channel {channel!r} took too long", code=ErrorCode.TIMEOUT
+            ) from None
+        if connection.identity is not identity:  # authenticated anew meanwhile: ask for that
+            return await self.ask(connection, channel)
         if grant is None:
             grant = Grant()
         if not isinstance(grant, Grant):

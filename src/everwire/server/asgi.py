@@ -11,7 +11,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..codes import CloseCode
@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from ..net.tasks import TaskOwner
 from ..net.transport import Handshake, Receiver
 from ..protocol.dialects import negotiate
-from ..protocol.frames import Opcode, frame, split_frames
+from ..protocol.frames import Opcode, close_payload, frame, split_frames
 
 if TYPE_CHECKING:
     from ..limits import Limits
@@ -157,9 +157,11 @@ class AsgiTransport:
                         self.receiver.resume_writing()
             if self._close is not None:
                 code, reason = self._close
-                await self._asgi_send(
-                    {"type": "websocket.close", "code": int(code), "reason": reason[:120]}
-                )
+                text = close_payload(code, reason)[2:].decode()
+                with suppress(Exception):  # each host has its own for "it is gone"
+                    await self._asgi_send(
+                        {"type": "websocket.close", "code": int(code), "reason": text}
+                    )
                 return
             self._wake.clear()
             await self._wake.wait()

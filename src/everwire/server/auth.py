@@ -45,7 +45,8 @@ async def _authenticate(node: Node, connection: Connection, message: m.Auth, fir
             return
         before, now = connection.identity, identity
         changed = (before.tenant, before.user) != (now.tenant, now.user)
-        if not first and changed and connection.dialect.needs_auth:
+        known = connection.dialect.needs_auth or before is not node.anonymous
+        if not first and changed and known:
             raise Unauthorized("a connection cannot change its user")
         await _welcome(node, connection, message, identity)
     except RequestError as error:
@@ -93,7 +94,10 @@ async def _identify(node: Node, connection: Connection, message: m.Auth) -> Iden
 
 
 async def _welcome(node: Node, connection: Connection, message: m.Auth, identity: Identity) -> None:
+    again = connection.state is ConnectionState.READY
     connection.ready(identity)
+    if again:
+        await subscribing.reauthorise(node, connection)
     _replace(node, connection, message)
     wanted = message.subscribe[: node.limits.subscribe_batch]
     results, begun = await subscribing.subscribe(node, connection, wanted)
@@ -116,8 +120,12 @@ def _replace(node: Node, connection: Connection, message: m.Auth) -> None:
     if message.replaces is None:
         return
     old = node.connections.get(message.replaces)
-    if old is not None and old is not connection and old.user == connection.user:
+    if old is not None and old is not connection and _same_user(old, connection):
         old.close(CloseCode.REPLACED, "replaced by a newer connection")
+
+
+def _same_user(one: Connection, other: Connection) -> bool:
+    return (one.identity.tenant, one.user) == (other.identity.tenant, other.user)
 
 
 def _token(connection: Connection, message: m.Auth) -> str | None:
@@ -134,6 +142,7 @@ def _turn_away(connection: Connection, message: m.Auth, error: RequestError) -> 
     """Say no after the upgrade: a browser is not told why an upgrade was refused."""
     connection.refuse(message.id, error)
     if not connection.dialect.needs_auth:
+        connection.strike()
         return
     if isinstance(error, Unauthorized):
         with_token = _token(connection, message) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from .node import Node
 
 MAX_HISTORY = 1_000
+
+_json = msgspec.json.Encoder()
 
 
 class HistoryQuery(msgspec.Struct):
@@ -53,10 +56,8 @@ async def _history(node: Node, connection: Connection, message: m.Query) -> Any:
     else:
         page = await node.broker.latest(granted.key, limit=limit, options=granted.options)
     messages: list[dict[str, Any]] = []
-    for record in reversed(page.records):
-        size -= len(record.payload) + 100
-        if size < 0 and messages and query.since is None:
-            break
+    # Of those after a position the first, otherwise the last that fit into a message.
+    for record in page.records if query.since is not None else reversed(page.records):
         entry = {"offset": record.offset, "id": record.id, "time": record.time}
         data = unpack_data(record.payload)
         if type(data) is bytes:
@@ -65,8 +66,13 @@ async def _history(node: Node, connection: Connection, message: m.Query) -> Any:
             entry["data"] = data
         if record.publisher is not None:
             entry["publisher"] = record.publisher
+        size -= len(_json.encode(entry))
+        if size < 0 and messages:
+            break
         messages.append(entry)
-    messages.reverse()
+        await asyncio.sleep(0)  # a large one takes its time: let others have theirs
+    if query.since is None:
+        messages.reverse()
     top = page.top
     return {"epoch": top.epoch, "offset": top.offset, "id": top.id, "messages": messages}
 

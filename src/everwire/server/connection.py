@@ -18,6 +18,7 @@ from ..hub.registry import Subscription
 from ..net.transport import Handshake, Transport
 from ..protocol import messages as m
 from ..protocol.dialects import BadMessage, Dialect, wire_for
+from ..protocol.messages import error_message
 from ..protocol.states import CONNECTION, ConnectionState, Machine
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class Connection:
         "_bytes_in", "_last_in", "_machine", "_ping_due", "_serial", "_stall_size", "_strikes",
         "_strikes_since", "_suspect", "_writable", "auth_in_flight", "backlog", "behind",
         "catching_up", "channels", "dialect", "handshake", "held_reading", "id", "identity",
-        "inflight", "instance", "node", "opcode", "operations", "out", "paused", "paused_at",
-        "remote", "secret", "subscriptions", "transport", "wire", "write",
+        "inflight", "instance", "node", "opcode", "operations", "out", "paused", "paused_at", "presence_missed",
+        "remote", "secret", "subscriptions", "transport", "uncancellable", "wire", "write",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +79,8 @@ class Connection:
         self.catching_up = False
         self.operations: dict[str, asyncio.Future[None]] = {}
         """the last subscribe or unsubscribe under way, by channel"""
+        self.uncancellable: set[m.RequestId] = set()
+        self.presence_missed: dict[Subscription, None] = {}
         self.inflight: dict[m.RequestId, asyncio.Task[None] | None] = {}
         self.auth_in_flight = False
         self.backlog: list[m.Message] | None = None
@@ -133,7 +136,10 @@ class Connection:
         self.handshake = None
         if self.state is not ConnectionState.READY:
             self.to(ConnectionState.READY)
-        self.node.wheel.add(self, max(1.0, self._ping_due - self.node.wheel.now))
+        due = self._ping_due - self.node.wheel.now
+        if identity.expires is not None:
+            due = min(due, identity.expires - self.node.wall())
+        self.node.wheel.add(self, max(0.1, due))
 
     # ---- Receiver ---------------------------------------------------------------
 
@@ -148,6 +154,9 @@ class Connection:
         if len(payload) > self.node.limits.auth and self.state is not ConnectionState.READY:
             self.close(CloseCode.TOO_BIG, "too big for a message before auth")
             return
+        if len(payload) > self.node.limits.message:  # not worth decoding whole
+            self.refuse(self.dialect.request_id(payload), RequestError(code=ErrorCode.TOO_BIG))
+            return
         try:
             message = self.dialect.decode(payload)
         except BadMessage as bad:
@@ -158,7 +167,7 @@ class Connection:
         elif self.backlog is not None:
             self.backlog.append(message)
         else:
-            self.node.dispatch(self, message, len(payload))
+            self.node.dispatch(self, message)
 
     def heard(self) -> None:
         self._last_in = self.node.wheel.now
@@ -185,6 +194,7 @@ class Connection:
         self.paused = False
         self._last_in = self.node.wheel.now  # we were the ones who did not listen
         self.release_reading()
+        self.node.show_presence(self)
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         self._writable = None
@@ -199,6 +209,8 @@ class Connection:
 
     def send_payload(self, payload: bytes) -> None:
         """Queue an encoded message for the end of the loop's turn."""
+        if self.state in _ENDED:
+            return
         self.out.append(self.wire.frame(payload))
         self.node.hub.touch(self)
 
@@ -217,19 +229,7 @@ class Connection:
         self, request_id: m.RequestId | None, error: RequestError, channel: str | None = None
     ) -> None:
         """Answer a request with an error."""
-        self.send(
-            m.Error(
-                request_id,
-                error.code,
-                error.name,
-                error.message,
-                error.temporary,
-                error.outcome,
-                None if error.retry_after is None else int(error.retry_after * 1000),
-                error.details,
-                None if self.dialect.acknowledges else channel,
-            )
-        )
+        self.send(error_message(request_id, error, None if self.dialect.acknowledges else channel))
 
     # ---- back-pressure --------------------------------------------------------------
 
@@ -263,6 +263,7 @@ class Connection:
             if len(self.inflight) == self.node.limits.inflight:
                 self.release_reading()
             del self.inflight[request_id]
+            self.uncancellable.discard(request_id)
 
     # ---- what is wrong ----------------------------------------------------------------
 
@@ -274,12 +275,16 @@ class Connection:
         code = ErrorCode.UNKNOWN_TYPE if bad.unknown_type else ErrorCode.BAD_REQUEST
         self.refuse(bad.request_id, RequestError(str(bad), code=code), bad.channel)
         if bad.strike:
-            now = self.node.wheel.now
-            if now - self._strikes_since > STRIKE_WINDOW:
-                self._strikes, self._strikes_since = 0, now
-            self._strikes += 1
-            if self._strikes > self.node.limits.strikes:
-                self.close(CloseCode.BAD_MESSAGES, "too many bad messages")
+            self.strike()
+
+    def strike(self) -> None:
+        """Count something bad; too much of it within a minute ends the connection."""
+        now = self.node.wheel.now
+        if now - self._strikes_since > STRIKE_WINDOW:
+            self._strikes, self._strikes_since = 0, now
+        self._strikes += 1
+        if self._strikes > self.node.limits.strikes:
+            self.close(CloseCode.BAD_MESSAGES, "too many bad messages")
 
     # ---- deadlines ----------------------------------------------------------------------
 
@@ -287,6 +292,9 @@ class Connection:
         """Do what is due: see :class:`everwire.net.heartbeat.Ticked`."""
         state = self.state
         if state in _ALIVE:
+            if self.identity.expires is not None and self.node.wall() >= self.identity.expires:
+                self.close(CloseCode.TOKEN_REFUSED, "the token has expired")
+                return self.node.limits.close_timeout
             return self._tick_paused(now) if self.paused else self._tick_open(now)
         if state is ConnectionState.CONNECTING:
             seconds = self.node.limits.auth_timeout
@@ -308,9 +316,6 @@ class Connection:
         if silent >= limits.ping_interval + limits.ping_grace:
             return self._silent(now)
         self._suspect = False
-        if self.identity.expires is not None and self.node.wall() >= self.identity.expires:
-            self.close(CloseCode.TOKEN_REFUSED, "the token has expired")
-            return limits.close_timeout
         self._stall_size = self.transport.write_buffer_size()
         self._bytes_in = self.transport.bytes_received()
         if now >= self._ping_due:

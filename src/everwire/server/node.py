@@ -8,6 +8,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from random import Random, SystemRandom
 from secrets import token_hex, token_urlsafe
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from .app import Everwire
 
 logger = logging.getLogger("everwire.server")
+
+SERVER_SCOPE = "\x00server"  # no user can have this name: ids of ours never meet theirs
 
 
 class Node:
@@ -188,13 +191,14 @@ class Node:
     def left(self, connection: Connection, subscriptions: Sequence[Subscription]) -> None:
         """A connection left all its channels at once."""
         for subscription in subscriptions:
-            granted = connection.channels.get(subscription.channel.name)
-            if granted is not None and granted.presence:
-                self.disappear(granted.key, connection.id)
+            channel = subscription.channel
+            rule = self.access.place(channel.name).rule
+            if rule is not None and rule.presence:
+                self.disappear(channel.key, connection.id)
 
     # ---- messages ----------------------------------------------------------------
 
-    def dispatch(self, connection: Connection, message: m.Message, size: int = 0) -> None:
+    def dispatch(self, connection: Connection, message: m.Message) -> None:
         """Do what a client's message asks for."""
         kind = type(message)
         try:
@@ -209,10 +213,7 @@ class Node:
         ):
             self._before_auth(connection, message)
             return
-        if size > self.limits.message:
-            error = RequestError(code=ErrorCode.TOO_BIG)
-            connection.refuse(getattr(message, "id", None) or None, error)
-        elif handler is None:
+        if handler is None:
             self.count("unexpected_messages")
             error = RequestError("a server does not take this", code=ErrorCode.UNKNOWN_TYPE)
             if not connection.dialect.acknowledges:
@@ -239,7 +240,9 @@ class Node:
         """What the connection's publishes need to know of each other."""
         found = self._publishing.get(connection)
         if found is None:
-            found = self._publishing[connection] = Publishing()
+            found = Publishing()
+            if connection.secret in self.connections:  # otherwise nobody would forget it
+                self._publishing[connection] = found
         return found
 
     # ---- channels ------------------------------------------------------------------
@@ -329,6 +332,7 @@ class Node:
             channel_key(tenant, channel),
             message_id,
             payload_of(plain_data(data), self.limits.message),
+            SERVER_SCOPE,
             options=placed.rule.options,
         )
         outcome = self.broker.publish(publication, done)
@@ -376,9 +380,19 @@ class Node:
         """Count something that happened."""
         self.counters[what] += 1
 
-    def log_defect(self, where: str) -> None:
-        """Log the exception being handled: it is nobody's answer."""
+    def show_presence(self, connection: Connection) -> None:
+        """Send in full what a reader was not sent of presence while it was too slow."""
+        missed, connection.presence_missed = connection.presence_missed, {}
+        for subscription in missed:
+            show = subscribing.show_presence
+            self.chores.add(partial(show, self, connection, subscription))
+
+    def log_defect(self, where: str, kind: str = "") -> None:
+        """Log the exception being handled: it is nobody's answer.
+
+        ``kind`` is what lines are counted by, where ``where`` is another each time.
+        """
         self.count("defects")
         error = sys.exception()
-        key = f"{type(error)} {where}"
+        key = f"{type(error)} {kind or where}"
         self.log.log(logging.ERROR, key, "a defect in %s", where, exc_info=error)

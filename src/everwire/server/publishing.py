@@ -8,6 +8,7 @@ behind it are refused as ``held``, until the client sends them again with a high
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -91,7 +92,7 @@ async def _ask(
     except RequestError as error:
         failure = error
     except Exception:
-        node.log_defect(f"the handler of channel {channel!r}")
+        node.log_defect(f"the handler of channel {channel!r}", "a channel's handler")
     finally:
         node.publishing(connection).waiting.pop(channel, None)
     for key, message in waiting:
@@ -119,11 +120,12 @@ def _publish(
         if message.run <= failed:
             raise RequestError(code=ErrorCode.HELD)
         del failed_runs[message.channel]
+    payload = payload_of(message.data, node.limits.message)
     publication = Publication(
         channelled.key,
         message.id,
-        payload_of(message.data, node.limits.message),
-        connection.user,
+        payload,
+        connection.user or _scope_of(payload),
         connection.user or None,
         None,
         channelled.options,
@@ -136,6 +138,15 @@ def _publish(
         connection.begin(key, None)
         return
     _answer(node, connection, message, outcome)
+
+
+def _scope_of(payload: bytes) -> str:
+    """Whose ids an anonymous client's are: they can be guessed by other anonymous ones.
+
+    With what is published in the scope, a resent message still finds itself, and nobody
+    can take an id away from a message with other data.
+    """
+    return "\x00" + blake2b(payload, digest_size=8).hexdigest()
 
 
 def _done(

@@ -35,7 +35,7 @@ def on_subscribe(node: Node, connection: Connection, message: m.Subscribe) -> No
         return
     channels = [request.channel for request in message.channels]
     work = _in_order(connection, channels, partial(_subscribe, node, connection, message))
-    _start(node, connection, message.id, work, "subscribe")
+    _start(node, connection, message.id, work, "subscribe", cancellable=False)
 
 
 async def _subscribe(node: Node, connection: Connection, message: m.Subscribe) -> None:
@@ -91,7 +91,7 @@ def on_unsubscribe(node: Node, connection: Connection, message: m.Unsubscribe) -
     if connection.operations and not connection.operations.keys().isdisjoint(message.channels):
         work = partial(_unsubscribe, node, connection, message)
         in_order = _in_order(connection, message.channels, work)
-        _start(node, connection, message.id, in_order, "unsubscribe")
+        _start(node, connection, message.id, in_order, "unsubscribe", cancellable=False)
     else:
         _unsubscribe_now(node, connection, message)
 
@@ -151,16 +151,22 @@ def on_event(node: Node, connection: Connection, message: m.Event) -> None:
     if handler is None:
         node.count("unknown_events")
         return
-    node.tasks.start(_event(node, connection, handler, message), f"event {message.name}")
+    ticket = connection.internal_id()  # an event has no id, and still counts
+    task = node.tasks.start(_event(node, connection, handler, message, ticket), "event")
+    connection.begin(ticket, task)
 
 
-async def _event(node: Node, connection: Connection, handler: Handler, message: m.Event) -> None:
+async def _event(
+    node: Node, connection: Connection, handler: Handler, message: m.Event, ticket: int
+) -> None:
     try:
         await _call(connection, handler, message.data)
     except RequestError as error:
         connection.refuse(None, error)
     except Exception:
         node.log_defect(f"the handler of event {message.name!r}")
+    finally:
+        connection.end(ticket)
 
 
 async def _call(connection: Connection, handler: Handler, payload: Any) -> Any:
@@ -201,6 +207,8 @@ def _start(
     request_id: m.RequestId,
     work: Work[None],
     name: str,
+    *,
+    cancellable: bool = True,
 ) -> None:
     """Work on a request in a task of its own."""
     answer_to: m.RequestId | None = request_id
@@ -211,6 +219,8 @@ def _start(
         return
     task = node.tasks.start(_guard(node, connection, request_id, answer_to, work), name)
     connection.begin(request_id, task)
+    if not cancellable:
+        connection.uncancellable.add(request_id)
 
 
 async def _guard(
@@ -230,7 +240,7 @@ async def _guard(
             connection.refuse(answer_to, RequestError(code=ErrorCode.CANCELLED))
         raise
     except Exception:
-        node.log_defect(f"request {request_id!r}")
+        node.log_defect(f"request {request_id!r}", "request")
         connection.refuse(answer_to, RequestError(code=ErrorCode.INTERNAL))
     finally:
         connection.end(request_id)
@@ -238,7 +248,7 @@ async def _guard(
 
 def on_cancel(node: Node, connection: Connection, message: m.Cancel) -> None:
     task = connection.inflight.get(message.id)
-    if task is not None:
+    if task is not None and message.id not in connection.uncancellable:
         # Not before it has begun: a task that never ran would leave the request unanswered.
         asyncio.get_running_loop().call_soon(task.cancel)
 

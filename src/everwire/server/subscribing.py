@@ -69,7 +69,8 @@ async def subscribe(
             unavailable = RequestError(str(error), code=ErrorCode.UNAVAILABLE)
             results.append(m.ChannelResult(request.channel, error=error_body(unavailable)))
         except Exception:
-            node.log_defect(f"the handler of channel {request.channel!r}")
+            where = f"the handler of channel {request.channel!r}"
+            node.log_defect(where, "a channel's handler")
             results.append(
                 m.ChannelResult(
                     request.channel, error=error_body(RequestError(code=ErrorCode.INTERNAL))
@@ -109,8 +110,11 @@ async def _subscribe_one(node: Node, connection: Connection, request: m.ChannelR
             f"a connection may have {node.limits.subscriptions} subscriptions",
             code=ErrorCode.SUBSCRIPTIONS,
         )
+    if connection.state not in _ALIVE:
+        raise RequestError(code=ErrorCode.CANCELLED)
     channel = await node.open_channel(granted)
     if connection.state not in _ALIVE:
+        node.hub.unused(channel)
         raise RequestError(code=ErrorCode.CANCELLED)
     subscription = Subscription(connection, channel)
     connection.subscriptions[name] = subscription
@@ -165,10 +169,10 @@ def follow(node: Node, connection: Connection, begun: Sequence[Begun]) -> None:
         _push(connection, subscription, one.page.records)
         settle(node, connection, subscription)
         if one.presence:
-            node.chores.add(partial(_show_presence, node, connection, subscription))
+            node.chores.add(partial(show_presence, node, connection, subscription))
 
 
-async def _show_presence(node: Node, connection: Connection, subscription: Subscription) -> None:
+async def show_presence(node: Node, connection: Connection, subscription: Subscription) -> None:
     """Send who is present, and from now on who comes and goes."""
     channel = subscription.channel
     if subscription.state in _LIVE:
@@ -276,14 +280,34 @@ async def _catch_up_one(node: Node, connection: Connection, subscription: Subscr
 def unsubscribe(node: Node, connection: Connection, name: str) -> bool:
     """End a subscription; return whether there was one."""
     subscription = connection.subscriptions.pop(name, None)
-    granted = connection.channels.pop(name, None)
+    connection.channels.pop(name, None)
     if subscription is None:
         return False
     node.hub.remove(subscription)
     connection.behind.pop(subscription, None)
-    if granted is not None and granted.presence:
-        node.disappear(granted.key, connection.id)
+    node.left(connection, [subscription])
     return True
+
+
+async def reauthorise(node: Node, connection: Connection) -> None:
+    """Ask for every subscription again: the connection has authenticated anew."""
+    connection.channels.clear()
+    for name, subscription in list(connection.subscriptions.items()):
+        try:
+            granted = await node.access.ask(connection, name)
+            if granted.grant.subscribe and granted.key == subscription.channel.key:
+                continue
+            error = RequestError(code=ErrorCode.FORBIDDEN)
+        except RequestError as refused:
+            error = refused
+        except Exception:
+            node.log_defect(f"the handler of channel {name!r}", "a channel's handler")
+            error = RequestError(code=ErrorCode.INTERNAL, temporary=True)
+        if connection.subscriptions.get(name) is subscription:
+            unsubscribe(node, connection, name)
+            sid = subscription.channel.sid
+            told = None if connection.dialect.acknowledges else name
+            connection.send(m.Unsubscribed(sid, error.code, error.temporary, channel=told))
 
 
 def tell_presence(
@@ -291,7 +315,10 @@ def tell_presence(
 ) -> None:
     """Send who came and went to those who want to know; encoded once for each dialect."""
     encoded: dict[object, bytes] = {}
-    for reader in channel.watchers:
+    for reader, subscription in channel.watchers.items():
+        if reader.paused:  # it is sent the whole when it can take it
+            reader.presence_missed[subscription] = None  # type: ignore[attr-defined]
+            continue
         dialect = reader.wire.dialect
         payload = encoded.get(dialect)
         if payload is None:
