@@ -16,6 +16,13 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import pytest
+from hypothesis import settings
+
+# The same examples each time: a run says something about the change, not about luck.
+# Look for more with EVERWIRE_EXAMPLES, or with --hypothesis-profile=explore.
+settings.register_profile("explore", deadline=None, derandomize=False)
+settings.register_profile("everwire", deadline=None, derandomize=True)
+settings.load_profile("everwire")
 
 BIN = Path(sys.executable).parent
 

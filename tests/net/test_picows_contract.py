@@ -30,7 +30,7 @@ from everwire.net.heartbeat import Wheel
 from everwire.net.transport import Handshake, Receiver, Transport
 from everwire.net.websocket import PicowsNetwork
 from everwire.protocol.frames import frame
-from everwire.server.native.listener import BACKLOG, Listener
+from everwire.server.native.listener import Listener
 
 from .model import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, parse
 from .test_rfc6455 import answer_to, wire_of
@@ -286,7 +286,7 @@ def test_the_backlog_takes_a_storm_of_connections() -> None:
     async def scenario(served: Served) -> None:
         (backlog,) = backlogs(served.listener.port)
         most = int(Path("/proc/sys/net/core/somaxconn").read_text())
-        assert backlog == min(BACKLOG, most)
+        assert backlog == min(4096, most)
 
     on_sockets(scenario)
 

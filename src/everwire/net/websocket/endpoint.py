@@ -185,11 +185,13 @@ class WebSocket(WSListener):
     # ---- frames that are not whole messages -------------------------------------
 
     def _other_frame(self, kind: int, frame: WSFrame) -> None:
+        if self._peer_close is not None or self._over:
+            return  # what comes after its close frame counts for nothing
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._check_reserved(frame, first=kind in (Opcode.TEXT, Opcode.BINARY))
         if kind == Opcode.CLOSE:
             self._on_close(frame)
-        elif self._close_sent is not None or self._over:
+        elif self._close_sent is not None:
             return
         elif kind == Opcode.PING:
             self._on_ping(frame.get_payload_as_bytes())
