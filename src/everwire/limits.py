@@ -44,6 +44,10 @@ class Limits:
     """requests being worked on for a connection; at the limit the node stops reading from it"""
     strikes: int = 10
     """bad messages a minute; the next one closes with 4400"""
+    messages: int = 100_000
+    """messages a second of a connection; beyond: ``rate_limited``, beyond twice that: 4429"""
+    connections: int = 20_000
+    """connections from one address; the next one is closed with 4429"""
 
     # a reader that cannot keep up
     write_high: int = 1 * MiB
@@ -98,6 +102,17 @@ class Limits:
     """how long a member outlives a node that died"""
     presence_members: int = 1_000
     """members listed; beyond that only counted"""
+
+    def announced(self) -> dict[str, int]:
+        """What ``hello`` tells a client; the window in milliseconds."""
+        return {
+            "message": self.message,
+            "auth": self.auth,
+            "inflight": self.inflight,
+            "subscriptions": self.subscriptions,
+            "subscribeBatch": self.subscribe_batch,
+            "dedupeWindow": int(self.dedupe_window * 1000),
+        }
 
     def __post_init__(self) -> None:
         for field in fields(self):

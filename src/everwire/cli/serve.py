@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
+from ..net.websocket import keep_large_apart
 from ..server.app import Everwire
 from ..server.running import Server
 from . import logs
@@ -111,6 +112,7 @@ def run_server(wire: Everwire, options: ServerOptions, page: bytes | None = None
     """Serve ``wire``, and a page if there is one, until SIGTERM or SIGINT."""
     if options.broker != "auto":
         wire._broker = options.broker  # noqa: SLF001
+    keep_large_apart()
     logs.configure(options.log_format, options.log_level)
     run(_serve(wire, options.host, options.port, page, options.listen_settings()))
 

@@ -88,6 +88,9 @@ class Transport(Protocol):
     def write_buffer_size(self) -> int:
         """Bytes that were written and are not yet with the kernel."""
 
+    def limit(self, size: int) -> None:
+        """Close with 1009 when more than ``size`` bytes of a message have come."""
+
     def unfinished_since(self) -> float | None:
         """The loop's time at which a message began that is still coming in pieces."""
 

@@ -92,6 +92,9 @@ class AsgiTransport:
     def write_buffer_size(self) -> int:
         return self._size
 
+    def limit(self, size: int) -> None:
+        """The host's own limit holds."""
+
     def unfinished_since(self) -> float | None:
         return None
 

@@ -34,6 +34,7 @@ def on_auth(node: Node, connection: Connection, message: m.Auth) -> None:
     if first:
         connection.to(ConnectionState.AUTHENTICATING)
         connection.backlog = []
+        connection.transport.limit(node.limits.hard_cap)
         connection.hold_reading()
     node.tasks.start(_authenticate(node, connection, message, first), "auth")
 

@@ -20,6 +20,7 @@ from ..protocol import messages as m
 from ..protocol.dialects import BadMessage, Dialect, wire_for
 from ..protocol.messages import error_message
 from ..protocol.states import CONNECTION, ConnectionState, Machine
+from .liveness import Liveness
 
 if TYPE_CHECKING:
     from .access import Channelled
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from .node import Node
 
 STRIKE_WINDOW = 60.0
-PROGRESS = 1024  # bytes between two looks that count as a sign of life
 
 
 def public_id(secret: str) -> str:
@@ -35,7 +35,7 @@ def public_id(secret: str) -> str:
     return blake2b(secret.encode(), digest_size=9).hexdigest()
 
 
-class Connection:
+class Connection(Liveness):
     """A client's connection, given to handlers as their first argument.
 
     Attributes:
@@ -47,11 +47,11 @@ class Connection:
     """
 
     __slots__ = (
-        "_bytes_in", "_last_in", "_machine", "_ping_due", "_serial", "_stall_size", "_strikes",
-        "_strikes_since", "_suspect", "_writable", "auth_in_flight", "backlog", "behind",
-        "catching_up", "channels", "dialect", "handshake", "held_reading", "id", "identity",
-        "inflight", "instance", "node", "opcode", "operations", "out", "paused", "paused_at", "presence_missed",
-        "remote", "secret", "subscriptions", "transport", "uncancellable", "wire", "write",
+        "_machine", "_second", "_serial", "_strikes", "_strikes_since", "_writable",
+        "auth_in_flight", "backlog", "behind", "came", "catching_up", "channels", "dialect",
+        "handshake", "held_reading", "id", "identity", "inflight", "instance", "node", "opcode",
+        "operations", "out", "paused", "presence_missed", "remote", "secret", "subscriptions",
+        "transport", "uncancellable", "wire", "write",
     )  # fmt: skip
 
     def __init__(
@@ -70,8 +70,9 @@ class Connection:
         self.instance = ""
         self.write: Callable[[bytes], None] = transport.write
         self.out: list[bytes] = []
+        self.came = 0
+        """messages within this second"""
         self.paused = False
-        self.paused_at = 0.0
         self.held_reading = 0
         self.subscriptions: dict[str, Subscription] = {}
         self.channels: dict[str, Channelled] = {}
@@ -84,17 +85,13 @@ class Connection:
         self.inflight: dict[m.RequestId, asyncio.Task[None] | None] = {}
         self.auth_in_flight = False
         self.backlog: list[m.Message] | None = None
-        now = node.wheel.now
+        super().__init__(node.wheel.now, node.first_ping())
         self._machine = Machine(ConnectionState.CONNECTING, CONNECTION)
-        self._last_in = now
-        self._ping_due = now + node.first_ping()
-        self._suspect = False
+        self._second = node.wheel.now
         self._writable: asyncio.Future[None] | None = None
-        self._stall_size = 0
-        self._bytes_in = 0
         self._serial = 0
         self._strikes = 0
-        self._strikes_since = now
+        self._strikes_since = node.wheel.now
 
     # ---- for handlers --------------------------------------------------------
 
@@ -117,6 +114,8 @@ class Connection:
     def opened(self) -> None:
         """Greet, and start the clock for ``auth``."""
         node, limits = self.node, self.node.limits
+        if self.dialect.needs_auth or not node.lets_anonymous_in:
+            self.transport.limit(limits.auth)
         if self.dialect.needs_auth:
             self.send(node.hello(self.secret))
             node.wheel.add(self, limits.auth_timeout)
@@ -144,7 +143,10 @@ class Connection:
     # ---- Receiver ---------------------------------------------------------------
 
     def received(self, opcode: int, payload: bytes | memoryview) -> None:
-        self._last_in = self.node.wheel.now
+        now = self._last_in = self.node.wheel.now
+        if now != self._second:
+            self._second, self.came = now, 0
+        self.came += 1
         if self.state in _ENDED:
             return
         if opcode != self.opcode:
@@ -286,83 +288,6 @@ class Connection:
         if self._strikes > self.node.limits.strikes:
             self.close(CloseCode.BAD_MESSAGES, "too many bad messages")
 
-    # ---- deadlines ----------------------------------------------------------------------
-
-    def tick(self, now: float) -> float:
-        """Do what is due: see :class:`everwire.net.heartbeat.Ticked`."""
-        state = self.state
-        if state in _ALIVE:
-            if self.identity.expires is not None and self.node.wall() >= self.identity.expires:
-                self.close(CloseCode.TOKEN_REFUSED, "the token has expired")
-                return self.node.limits.close_timeout
-            return self._tick_paused(now) if self.paused else self._tick_open(now)
-        if state is ConnectionState.CONNECTING:
-            seconds = self.node.limits.auth_timeout
-            self.close(CloseCode.AUTH_DEADLINE, f"no auth within {seconds:g} s")
-            return self.node.limits.close_timeout
-        if state is ConnectionState.CLOSING:
-            self.transport.abort()
-        return 0
-
-    def _tick_open(self, now: float) -> float:
-        limits = self.node.limits
-        if self.held_reading:
-            self._last_in = now
-        since = self.transport.unfinished_since()
-        if since is not None and now - since > limits.message_timeout:
-            self.close(CloseCode.HEARTBEAT, "a message was not finished in time")
-            return limits.close_timeout
-        silent = now - self._last_in
-        if silent >= limits.ping_interval + limits.ping_grace:
-            return self._silent(now)
-        self._suspect = False
-        self._stall_size = self.transport.write_buffer_size()
-        self._bytes_in = self.transport.bytes_received()
-        if now >= self._ping_due:
-            self._ping_due = now + limits.ping_interval
-            self.ping()
-        due = min(self._ping_due, self._last_in + limits.ping_interval + limits.ping_grace)
-        if self.identity.expires is not None:
-            due = min(due, now + self.identity.expires - self.node.wall())
-        return max(0.5, due - now)
-
-    def ping(self) -> None:
-        """Ask for a sign of life, and give one."""
-        if self.dialect.needs_auth:
-            self.send(m.Ping(self.node.now_ms()))
-        else:
-            self.transport.ping()
-
-    def _silent(self, now: float) -> float:
-        """Nothing came for too long: was it us?"""
-        limits = self.node.limits
-        before, self._stall_size = self._stall_size, self.transport.write_buffer_size()
-        came, self._bytes_in = self._bytes_in, self.transport.bytes_received()
-        # A large message that comes slowly, or one of ours that is slowly read: alive.
-        if self._stall_size < before or self._bytes_in - came > PROGRESS:
-            self._last_in = now
-            return limits.probe
-        lagged = self.node.wheel.lagged_at >= self._last_in
-        if (lagged or self._stall_size) and not self._suspect:
-            self._suspect = True
-            self.ping()
-            return limits.probe
-        self.node.count("heartbeat_losses")
-        self.close(CloseCode.HEARTBEAT, "no sign of life")
-        self.transport.abort()
-        return 0
-
-    def _tick_paused(self, now: float) -> float:
-        size = self.transport.write_buffer_size()
-        if size < self._stall_size:
-            self.paused_at = now
-        self._stall_size = size
-        if now - self.paused_at >= self.node.limits.stall:
-            self.node.count("slow_consumers")
-            self.close(CloseCode.SLOW_CONSUMER, "no progress in reading")
-            return self.node.limits.close_timeout
-        return 1.0
-
     # ---- closing --------------------------------------------------------------------------
 
     def close(self, code: int, reason: str = "") -> None:
@@ -395,5 +320,4 @@ class Connection:
             self._writable.set_result(None)
 
 
-_ALIVE = (ConnectionState.AUTHENTICATING, ConnectionState.READY)
 _ENDED = (ConnectionState.CLOSING, ConnectionState.CLOSED)

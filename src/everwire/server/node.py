@@ -35,6 +35,7 @@ from .chores import Chores
 from .commands import CommandLog
 from .connection import Connection
 from .publishing import Publishing, payload_of
+from .rates import Addresses, slow_down
 
 if TYPE_CHECKING:
     from .app import Everwire
@@ -63,6 +64,7 @@ class Node:
         self.anonymous = Identity()
         self.connections: dict[str, Connection] = {}
         self.counters: Counter[str] = Counter()
+        self._addresses = Addresses(app.limits.connections)
         self.draining = False
         self.access = Access(app.handlers.rules)
         self.tasks = TaskOwner(f"node {self.id}")
@@ -80,15 +82,7 @@ class Node:
             if function is not None
             else frozenset()
         )
-        limits = self.limits
-        self.announced = {
-            "message": limits.message,
-            "auth": limits.auth,
-            "inflight": limits.inflight,
-            "subscriptions": limits.subscriptions,
-            "subscribeBatch": limits.subscribe_batch,
-            "dedupeWindow": int(limits.dedupe_window * 1000),
-        }
+        self.announced = self.limits.announced()
         # Both dispatch on a message's own class: each dialect decodes into its own.
         self._handlers: dict[type[m.Message], Callable[[Any, Any, Any], None] | None] = {}
         self.chores: Chores
@@ -175,6 +169,8 @@ class Node:
         connection = Connection(self, transport, handshake, chosen)
         self.connections[connection.secret] = connection
         self.counters["connections"] += 1
+        if not self._addresses.admit(connection):
+            return connection
         connection.opened()
         if self.draining:
             connection.send(m.Drain(0, 0))
@@ -183,7 +179,8 @@ class Node:
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone."""
-        self.connections.pop(connection.secret, None)
+        if self.connections.pop(connection.secret, None) is not None:
+            self._addresses.left(connection)
         if not self.connections:
             self._emptied.set()
         self._publishing.pop(connection, None)
@@ -213,7 +210,9 @@ class Node:
         ):
             self._before_auth(connection, message)
             return
-        if handler is None:
+        if connection.came > self.limits.messages and kind is not m.Pong:
+            slow_down(connection, message)
+        elif handler is None:
             self.count("unexpected_messages")
             error = RequestError("a server does not take this", code=ErrorCode.UNKNOWN_TYPE)
             if not connection.dialect.acknowledges:

@@ -75,7 +75,7 @@ def on_publish(node: Node, connection: Connection, message: m.Publish) -> None:
         connection.begin(key, None)
         waiting.append((key, message))
     except RequestError as error:
-        _refuse(connection, message, error)
+        refuse_publish(connection, message, error)
 
 
 async def _ask(
@@ -102,7 +102,7 @@ async def _ask(
                 raise failure
             _publish(node, connection, message, channelled)
         except RequestError as error:
-            _refuse(connection, message, error)
+            refuse_publish(connection, message, error)
 
 
 def _publish(
@@ -178,10 +178,11 @@ def _answer(
         return
     if isinstance(outcome, BrokerUnavailable):
         outcome = RequestError(str(outcome), code=ErrorCode.UNAVAILABLE, outcome=outcome.outcome)
-    _refuse(connection, message, outcome)
+    refuse_publish(connection, message, outcome)
 
 
-def _refuse(connection: Connection, message: m.Publish, error: RequestError) -> None:
+def refuse_publish(connection: Connection, message: m.Publish, error: RequestError) -> None:
+    """Refuse a publish; if only for now, those behind it are held."""
     if error.temporary or error.outcome == "unknown":
         publishing = connection.node.publishing(connection)
         failed = publishing.failed_runs.get(message.channel, -1)

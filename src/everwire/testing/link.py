@@ -105,6 +105,9 @@ class Side:
             return 0
         return max(0, self._out.outstanding - self._link.window)
 
+    def limit(self, size: int) -> None:
+        """Messages come whole here."""
+
     def unfinished_since(self) -> float | None:
         return None  # what is carried here is whole messages
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, cast
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
@@ -19,17 +17,16 @@ from ...protocol.assembly import Assembly, Budget, Refused
 from ...protocol.deflate import inflate
 from ...protocol.frames import Opcode, close_payload, may_be_sent
 from ..transport import Receiver
+from .lingering import linger
+from .pages import give_back
 
 logger = logging.getLogger("everwire.net")
 
 TEXT, BINARY = WSMsgType.TEXT, WSMsgType.BINARY
+LARGE = 64 * KiB  # of a frame, from which on its memory is looked after
+HEADER = 14  # the longest of a frame
 PONGS_A_READ = 16  # pings of one read that are answered each; of more, the last
 SOCKET_BUFFER = 64 * KiB
-LINGER = 1.0  # seconds that a socket is held after its peer broke the rules
-FLUSHED = 0.05  # seconds after which what was written is with the kernel
-MAX_LINGERING = 256  # sockets held so at a time
-
-_lingering: set[socket.socket] = set()
 
 
 ASSEMBLING = Budget(DEFAULTS.assembling)
@@ -49,7 +46,8 @@ class WebSocket(WSListener):
 
     __slots__ = (
         "_assembly", "_close_sent", "_close_timeout", "_late_ping", "_max_message", "_over",
-        "_peer_close", "_picows", "_pings", "compressed", "receiver", "remote", "subprotocol", "write",
+        "_peer_close", "_picows", "_pings", "_unfinished", "came", "compressed", "max_frame",
+        "receiver", "remote", "subprotocol", "write",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +63,11 @@ class WebSocket(WSListener):
         self._close_timeout = close_timeout
         self._assembly: Assembly | None = None
         self._pings = 0
+        self.came = 0
+        """bytes behind the last whole frame: they are in picows' buffer, out of sight"""
+        self._unfinished = 0
+        """as many of them as were taken from the budget"""
+        self.max_frame = max_message
         self._late_ping: bytes | None = None
         self._close_sent: tuple[int, str] | None = None
         self._peer_close: tuple[int, str] | None = None
@@ -118,6 +121,9 @@ class WebSocket(WSListener):
         assert self._picows is not None
         self._picows.underlying_transport.set_write_buffer_limits(high, low)
 
+    def limit(self, size: int) -> None:
+        self.max_frame = size
+
     def unfinished_since(self) -> float | None:
         return self._assembly.since if self._assembly is not None else None
 
@@ -145,12 +151,15 @@ class WebSocket(WSListener):
         transport.request.headers = transport.response.headers = cast("Any", None)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        self.came = frame.tail_size
         try:
             kind: Any = frame.msg_type
             if (kind is TEXT or kind is BINARY) and frame.fin and self._assembly is None:
                 if self._close_sent is not None or self._over:
                     return
                 payload = frame.get_payload_as_bytes()
+                if self._unfinished:
+                    self._frame_came()
                 if frame.rsv1 or frame.rsv2 or frame.rsv3:
                     self._check_reserved(frame)
                     payload = inflate(payload, self._max_message)
@@ -183,6 +192,29 @@ class WebSocket(WSListener):
             self.receiver.resume_writing()
 
     # ---- frames that are not whole messages -------------------------------------
+
+    def frame_unfinished(self) -> None:
+        """More has come of a large frame, and it is not whole yet."""
+        if self._over:
+            return
+        if self.came > self.max_frame + HEADER:
+            self._fail(CloseCode.TOO_BIG, f"a message may have {self.max_frame} bytes")
+            return
+        ASSEMBLING.used += self.came - self._unfinished
+        self._unfinished = self.came
+        if ASSEMBLING.used > ASSEMBLING.limit:
+            self._fail(CloseCode.TRY_AGAIN_LATER, "too many unfinished messages; later")
+
+    def _frame_came(self) -> None:
+        ASSEMBLING.used -= self._unfinished
+        self._unfinished = 0
+        asyncio.get_running_loop().call_soon(self._give_back)
+
+    def _give_back(self) -> None:
+        """Give the system the memory of a large frame: picows' buffer never shrinks."""
+        if self._picows is not None:
+            protocol: Any = self._picows.underlying_transport.get_protocol()
+            give_back(protocol.get_buffer(-1))
 
     def _other_frame(self, kind: int, frame: WSFrame) -> None:
         if self._peer_close is not None or self._over:
@@ -230,6 +262,8 @@ class WebSocket(WSListener):
             assembly = self._assembly = Assembly(
                 kind, self._max_message, ASSEMBLING, compressed=bool(frame.rsv1), since=now
             )
+        if self._unfinished:
+            self._frame_came()
         message = assembly.add(frame.get_payload_as_bytes(), bool(frame.fin))
         if message is None:
             self.receiver.heard()  # type: ignore[union-attr]
@@ -272,7 +306,7 @@ class WebSocket(WSListener):
             return
         self.close(code, reason)
         if not self._picows.is_client_side:
-            _linger(self._picows)
+            linger(self._picows)
         self._picows.disconnect()
         self._abort_later()
         self._end(code, reason)
@@ -284,6 +318,9 @@ class WebSocket(WSListener):
     def _end(self, code: int, reason: str) -> None:
         if not self._over:
             self._over = True
+            code, reason = self._peer_close or (code, reason)  # what comes after that is nothing
+            ASSEMBLING.used -= self._unfinished
+            self._unfinished = 0
             if self._assembly is not None:
                 self._assembly.release()
                 self._assembly = None
@@ -307,7 +344,7 @@ class WebSocket(WSListener):
             if self._picows.is_client_side:
                 _take_exception(self._picows)
             else:
-                _linger(self._picows)
+                linger(self._picows)
         self._end(code, reason)
 
     def exception(self, message: str, *args: Any) -> None:
@@ -325,35 +362,6 @@ def _take_exception(picows: WSTransport) -> None:
     waiting: Any = picows.wait_disconnected()
     waiting.send(None).add_done_callback(lambda ended: ended.exception())
     waiting.close()
-
-
-def _linger(picows: WSTransport) -> None:
-    """Keep a connection that is about to be closed from being reset.
-
-    Closing a socket that has unread bytes resets the connection, and the peer may lose
-    our close frame with what it had not read yet. So the socket is held a moment longer.
-    """
-    if len(_lingering) >= MAX_LINGERING:
-        return
-    try:
-        number = picows.underlying_transport.get_extra_info("socket").fileno()
-        held = socket.socket(fileno=os.dup(number))
-    except OSError:
-        return
-    loop = asyncio.get_running_loop()
-    _lingering.add(held)
-    loop.call_later(FLUSHED, _finish_writing, held)
-    loop.call_later(LINGER, _let_go, held)
-
-
-def _finish_writing(held: socket.socket) -> None:
-    with suppress(OSError):
-        held.shutdown(socket.SHUT_WR)
-
-
-def _let_go(held: socket.socket) -> None:
-    _lingering.discard(held)
-    held.close()
 
 
 def _address(name: Any) -> str:

@@ -17,9 +17,22 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]
 
 from ...limits import KiB
 from ..transport import Receiver
-from .endpoint import WebSocket
+from .endpoint import LARGE, WebSocket
 
 READ_BUFFER = 2 * KiB
+
+
+class _Protocol(WSProtocol):  # type: ignore[misc]
+    """Tells of a large frame before it is whole: until then it is in picows' buffer."""
+
+    __slots__ = ("websocket",)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        websocket = self.websocket
+        websocket.came += nbytes
+        WSProtocol.buffer_updated(self, nbytes)
+        if websocket.came > LARGE:
+            websocket.frame_unfinished()
 
 
 def accept_upgrade(
@@ -55,11 +68,12 @@ def accept_upgrade(
             WSUpgradeResponse.create_101_response(headers), websocket
         )
 
-    protocol = WSProtocol(
+    protocol = _Protocol(
         None, None, False, accepted, websocket, True, None, False, 0, 0,
         WSAutoPingStrategy.PING_WHEN_IDLE, False,
         max_message, None, READ_BUFFER,
     )  # fmt: skip
+    protocol.websocket = websocket
     websocket.subprotocol = subprotocol
     transport.set_protocol(protocol)
     if transport.get_extra_info("socket").family == socket.AF_UNIX:
@@ -72,6 +86,7 @@ def accept_upgrade(
         b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n" % key.encode(),
     )
+    websocket.came = 0
     if not websocket.is_open:  # picows found fault with what the front let pass
         return
     websocket.receiver = connected(websocket)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import socket
@@ -10,22 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from ssl import SSLContext
 
-import aiofastnet
-
 from ...errors import ConfigError
 from ...instrumentation import LimitedLog
 from ...limits import Limits
 from ...net.heartbeat import Wheel
 from ...net.transport import Handshake, Receiver, Transport
 from ...net.websocket import SOCKET_BUFFER
+from .accept import Acceptor
 from .front import Asset, Front, FrontOptions
 from .proxied import networks
 from .request import normal_origin
 
 logger = logging.getLogger("everwire.server")
-
-BACKLOG = 4096
-
 
 # Dead peers that no heartbeat finds, as those in the middle of a handshake.
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
@@ -139,7 +134,7 @@ class Listener:
             limits, wheel, accept, paths, assets, set(), log, allowed, proxy_protocol,
             networks(trusted_proxies), compression,
         )  # fmt: skip
-        self._servers: list[asyncio.AbstractServer] = []
+        self._acceptors: list[Acceptor] = []
         self._unix: list[str] = []
         self.port = 0
 
@@ -167,16 +162,9 @@ class Listener:
 
     async def _serve(self, sock: socket.socket, ssl: SSLContext | None) -> None:
         timeout = self._options.limits.handshake_timeout if ssl is not None else None
-        self._servers.append(
-            await aiofastnet.create_server(
-                asyncio.get_running_loop(),
-                lambda: Front(self._options),
-                sock=sock,
-                backlog=BACKLOG,
-                ssl=ssl,
-                ssl_handshake_timeout=timeout,
-            )
-        )
+        acceptor = Acceptor(sock, lambda: Front(self._options), ssl=ssl, ssl_timeout=timeout)
+        acceptor.start()
+        self._acceptors.append(acceptor)
 
     def refuse(self) -> None:
         """Answer new WebSockets with 503; small pages are still served."""
@@ -184,8 +172,8 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening, and drop what is no WebSocket yet. Those go on."""
-        for server in self._servers:
-            server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         for path in self._unix:
             Path(path).unlink(missing_ok=True)
         self._unix.clear()

@@ -1,0 +1,128 @@
+"""What is due for a connection, and when: the deadlines that the node's wheel asks about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..codes import CloseCode
+from ..protocol import messages as m
+from ..protocol.states import ConnectionState
+
+if TYPE_CHECKING:
+    from ..net.transport import Transport
+    from ..protocol.dialects import Dialect
+    from .app import Identity
+    from .node import Node
+
+PROGRESS = 1024  # bytes between two looks that count as a sign of life
+ALIVE = (ConnectionState.AUTHENTICATING, ConnectionState.READY)
+
+
+class Liveness:
+    """The part of a connection that knows whether it is alive.
+
+    Alive is whoever sends anything, also a part of a message, or takes what is sent. A
+    reader that does not take what is sent has thirty seconds; so has silence, which is
+    given one probe more if it may have been our own doing.
+    """
+
+    __slots__ = ("_bytes_in", "_last_in", "_ping_due", "_stall_size", "_suspect", "paused_at")
+
+    node: Node
+    transport: Transport
+    dialect: Dialect
+    identity: Identity
+    paused: bool
+    held_reading: int
+
+    def __init__(self, now: float, first_ping: float) -> None:
+        self._last_in = now
+        self._ping_due = now + first_ping
+        self._suspect = False
+        self._stall_size = 0
+        self._bytes_in = 0
+        self.paused_at = 0.0
+
+    if TYPE_CHECKING:  # what the connection brings
+
+        @property
+        def state(self) -> ConnectionState: ...
+
+        def send(self, message: m.Message) -> None: ...
+
+        def close(self, code: int, reason: str = "") -> None: ...
+
+    def tick(self, now: float) -> float:
+        """Do what is due: see :class:`everwire.net.heartbeat.Ticked`."""
+        state = self.state
+        if state in ALIVE:
+            if self.identity.expires is not None and self.node.wall() >= self.identity.expires:
+                self.close(CloseCode.TOKEN_REFUSED, "the token has expired")
+                return self.node.limits.close_timeout
+            return self._tick_paused(now) if self.paused else self._tick_open(now)
+        if state is ConnectionState.CONNECTING:
+            seconds = self.node.limits.auth_timeout
+            self.close(CloseCode.AUTH_DEADLINE, f"no auth within {seconds:g} s")
+            return self.node.limits.close_timeout
+        if state is ConnectionState.CLOSING:
+            self.transport.abort()
+        return 0
+
+    def _tick_open(self, now: float) -> float:
+        limits = self.node.limits
+        if self.held_reading:
+            self._last_in = now
+        since = self.transport.unfinished_since()
+        if since is not None and now - since > limits.message_timeout:
+            self.close(CloseCode.HEARTBEAT, "a message was not finished in time")
+            return limits.close_timeout
+        silent = now - self._last_in
+        if silent >= limits.ping_interval + limits.ping_grace:
+            return self._silent(now)
+        self._suspect = False
+        self._stall_size = self.transport.write_buffer_size()
+        self._bytes_in = self.transport.bytes_received()
+        if now >= self._ping_due:
+            self._ping_due = now + limits.ping_interval
+            self.ping()
+        due = min(self._ping_due, self._last_in + limits.ping_interval + limits.ping_grace)
+        if self.identity.expires is not None:
+            due = min(due, now + self.identity.expires - self.node.wall())
+        return max(0.5, due - now)
+
+    def ping(self) -> None:
+        """Ask for a sign of life, and give one."""
+        if self.dialect.needs_auth:
+            self.send(m.Ping(self.node.now_ms()))
+        else:
+            self.transport.ping()
+
+    def _silent(self, now: float) -> float:
+        """Nothing came for too long: was it us?"""
+        limits = self.node.limits
+        before, self._stall_size = self._stall_size, self.transport.write_buffer_size()
+        came, self._bytes_in = self._bytes_in, self.transport.bytes_received()
+        # A large message that comes slowly, or one of ours that is slowly read: alive.
+        if self._stall_size < before or self._bytes_in - came > PROGRESS:
+            self._last_in = now
+            return limits.probe
+        lagged = self.node.wheel.lagged_at >= self._last_in
+        if (lagged or self._stall_size) and not self._suspect:
+            self._suspect = True
+            self.ping()
+            return limits.probe
+        self.node.count("heartbeat_losses")
+        self.close(CloseCode.HEARTBEAT, "no sign of life")
+        self.transport.abort()
+        return 0
+
+    def _tick_paused(self, now: float) -> float:
+        size = self.transport.write_buffer_size()
+        if size < self._stall_size:
+            self.paused_at = now
+        self._stall_size = size
+        if now - self.paused_at >= self.node.limits.stall:
+            self.node.count("slow_consumers")
+            self.close(CloseCode.SLOW_CONSUMER, "no progress in reading")
+            return self.node.limits.close_timeout
+        return 1.0

@@ -1,0 +1,103 @@
+"""Accepting connections, also when there are no file descriptors left for them."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from ssl import SSLContext
+
+import aiofastnet
+
+from ...net.tasks import TaskOwner
+
+logger = logging.getLogger("everwire.server")
+
+BACKLOG = 4096
+A_TURN = 64  # connections taken in a turn of the loop, so that others get theirs
+RETRY = 1.0
+REMIND = 60.0
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Acceptor:
+    """Takes the connections of one listening socket.
+
+    The loops of asyncio and aiofastnet do not stop when the descriptors have run out:
+    they try again at once, thousands of times, with a traceback in the log for each.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        factory: Callable[[], asyncio.BaseProtocol],
+        *,
+        ssl: SSLContext | None,
+        ssl_timeout: float | None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._factory = factory
+        self._ssl = ssl
+        self._ssl_timeout = ssl_timeout
+        self._tasks = TaskOwner("accept")
+        self._retry: asyncio.TimerHandle | None = None
+        self._told = float("-inf")
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._sock.listen(BACKLOG)
+        self._loop.add_reader(self._sock.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Listen no more. Connections go on; a TLS handshake under way does not."""
+        if self._retry is not None:
+            self._retry.cancel()
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock.fileno())
+            self._sock.close()
+        self._tasks.cancel_all()
+
+    def _accept(self) -> None:
+        for _ in range(A_TURN):
+            try:
+                sock, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                self._wait(error)
+                return
+            sock.setblocking(False)
+            self._tasks.start(self._connect(sock))
+
+    def _wait(self, error: OSError) -> None:
+        self._loop.remove_reader(self._sock.fileno())
+        self._retry = self._loop.call_later(RETRY, self._resume)
+        now = self._loop.time()
+        if now - self._told >= REMIND:
+            self._told = now
+            logger.error(
+                "connections have to wait: %s; raise the limit (ulimit -n)", error.strerror
+            )
+
+    def _resume(self) -> None:
+        self._retry = None
+        self._loop.add_reader(self._sock.fileno(), self._accept)
+
+    async def _connect(self, sock: socket.socket) -> None:
+        try:
+            await aiofastnet.connect_accepted_socket(
+                self._loop,
+                self._factory,
+                sock,
+                ssl=self._ssl,
+                ssl_handshake_timeout=self._ssl_timeout,
+            )
+        except (OSError, TimeoutError):  # gone already, or no TLS; that is the peer's affair
+            sock.close()
