@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..limits import Limits
     from .app import Everwire
 
-DRAIN_WINDOW = 1.0  # seconds over which a host that ends sends its clients away
+DRAIN_WINDOW = 0.5  # seconds over which a host that ends sends its clients away
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
