@@ -119,9 +119,11 @@ class Core:
         except TimeoutError:
             last = self.session.failure
             await self._stop()
-            raise last or RequestTimeout(
-                f"not connected to {self.url} within {self._timeout:g} s"
-            ) from None
+            gave_up = f"not connected to {self.url} within {self._timeout:g} s"
+            if last is None:
+                raise RequestTimeout(gave_up) from None
+            last.add_note(f"{gave_up}; is the server running there?")
+            raise last from None
         except BaseException:
             await self._stop()
             raise
