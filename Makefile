@@ -11,7 +11,7 @@ NODE_STAMPS := $(patsubst %/package.json,%/node_modules/.installed,\
 NPM_QUIETLY := --no-audit --no-fund --no-update-notifier --loglevel=error
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check fmt test test-seed node-modules clean
+.PHONY: help setup demo bench check fmt test test-seed node-modules clean
 
 help:
 	@echo 'make setup      .venv with the package (editable) and the tools that test and lint it'
@@ -19,6 +19,7 @@ help:
 	@echo 'make check      ruff, mypy, import-linter: seconds'
 	@echo 'make test       every test; ARGS="-k name" for some of them'
 	@echo 'make test-seed  the tests against the seed: SEED_DIR=its folder'
+	@echo 'make bench      the server against floors written in C: under ten minutes'
 	@echo 'make fmt        format, and mend what ruff can mend'
 	@echo 'make clean      remove what the others made'
 
@@ -44,6 +45,9 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+bench: setup
+	bench/run $(ARGS)
 
 fmt: setup
 	$(BIN)/ruff format .

@@ -1,0 +1,279 @@
+"""The command line of the benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from . import cases, report
+from .load import BadRun
+from .machine import CannotRun, compile_programs, facts, raise_file_limit
+from .measure import (
+    Setting,
+    measure_memory,
+    measure_storm,
+    measure_versus,
+    values,
+)
+from .report import Row
+from .servers import FLOOR, PEER_KINDS, Kind, everwire
+from .stats import Ratio, judge, ratio
+
+FILES = 20_000
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the arguments."""
+    parser = argparse.ArgumentParser(
+        prog="bench/run",
+        description="Measure the server's CPU and memory against a floor written in C.",
+        epilog="What each figure means: bench/README.md",
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="fewer, shorter rounds: a look, not a measurement")
+    add("--only", default="", metavar="P1,P3,…", help="some cases, by the keys of the table")
+    add("--rounds", type=int, help="rounds of each comparison (default: 9; quick: 3)")
+    add("--seconds", type=float, help="measured time of a run (default: 0.7; quick: 0.3)")
+    add("--peers", action="store_true", help="also measure other servers, where installed")
+    add("--also", action="append", default=[], metavar="NAME=DIR",
+        help="also measure the everwire package in DIR, in the same rounds")  # fmt: skip
+    add("--cores", default="0,1", help="of the server and of the generator (default: 0,1)")
+    add("--json", metavar="FILE", help="write everything to FILE")
+    add("--plot", metavar="FILE", help="draw it, as SVG")
+    return parser.parse_args(argv)
+
+
+class Bench:
+    """One run of the benchmark; collects rows."""
+
+    def __init__(self, arguments: argparse.Namespace, setting: Setting) -> None:
+        self.setting = setting
+        self.only = [one for one in arguments.only.split(",") if one]
+        self.ours = [everwire()]
+        for one in arguments.also:
+            name, _, source = one.partition("=")
+            self.ours.append(everwire(name, source))
+        self.rows: list[Row] = []
+        self.details: dict[str, Any] = {}
+        self.bars: dict[str, list[tuple[str, float]]] = {}
+        self.ratios: dict[tuple[str, str], Ratio] = {}
+
+    def wants(self, key: str) -> bool:
+        return cases.selected(key, self.only)
+
+    def steps(self, peers: Sequence[Kind]) -> int:
+        """How many runs there will be."""
+        ours, rounds = len(self.ours), self.setting.rounds
+        count = sum((1 + ours) * rounds for case in cases.VERSUS if self.wants(case.key))
+        count += sum(ours * 5 for storm in cases.STORMS if self.wants(storm.key))
+        count += sum(ours for memory in cases.MEMORY if self.wants_memory(memory))
+        if peers:
+            fanouts = len(peers) + 1
+            pairs = sum(kind.has_pairs for kind in peers) + 1
+            count += cases.PEER_ROUNDS * (fanouts * 2 + pairs) + len(peers) * 2
+        return count
+
+    def wants_memory(self, memory: cases.Memory) -> bool:
+        return self.wants(memory.key) or bool(
+            memory.heartbeat_key and self.wants(memory.heartbeat_key)
+        )
+
+    # ---- our own server ---------------------------------------------------------
+
+    def versus(self, case: cases.Versus) -> None:
+        results = measure_versus(case, [FLOOR, *self.ours], self.setting)
+        floor = values(results[FLOOR.name], case.metric)
+        self.details[case.key] = results
+        self.bars[f"{case.title} (µs)"] = [
+            (name, median(values(runs, case.metric))) for name, runs in results.items()
+        ]
+        for kind in self.ours:
+            figures = values(results[kind.name], case.metric)
+            compared = self.ratios[case.key, kind.name] = ratio(figures, floor)
+            verdict = compared.verdict(case.target) if case.target else ""
+            target = f"≤ {case.target} ×" if case.target else ""
+            if case.limit:
+                target += f", ≤ {case.limit} µs"
+                if verdict == "pass" and min(figures) > case.limit:
+                    verdict = "miss"
+            self.rows.append(
+                Row(case.key, case.title, kind.name, f"{median(figures):.3g} µs",
+                    f"{median(floor):.3g} µs", compared.minima, compared.medians, target, verdict)
+            )  # fmt: skip
+
+    def growth(self, case: cases.Growth) -> None:
+        for kind in self.ours:
+            small = self.ratios.get((case.small, kind.name))
+            large = self.ratios.get((case.large, kind.name))
+            if small is None or large is None:
+                continue
+            grown = Ratio(large.minima / small.minima, large.medians / small.medians, small.rounds)
+            self.rows.append(
+                Row(case.key, case.title, kind.name, "", "", grown.minima, grown.medians,
+                    f"≤ {case.target}", grown.verdict(case.target))
+            )  # fmt: skip
+
+    def storm(self, storm: cases.Storm) -> None:
+        for kind in self.ours:
+            rates = measure_storm(storm, kind, self.setting)
+            self.details[f"{storm.key} {kind.name}"] = rates
+            best = max(rates)
+            target = f"≥ {storm.least:g}/s" if storm.least else ""
+            verdict = judge(best, storm.least, at_most=False) if storm.least else ""
+            value = f"{best:,.0f}/s (median {median(rates):,.0f})"
+            self.rows.append(
+                Row(storm.key, storm.title, kind.name, value, target=target, verdict=verdict)
+            )
+
+    def memory(self, memory: cases.Memory) -> None:
+        for kind in self.ours:
+            seconds = self.setting.idle_seconds if memory.heartbeat_key else 0.0
+            found = measure_memory(memory, kind, self.setting, seconds=seconds)
+            self.details[f"{memory.key} {kind.name}"] = vars(found)
+            target = f"≤ {memory.most:g} KiB" if memory.most else ""
+            verdict = judge(found.kib, memory.most) if memory.most else ""
+            self.rows.append(
+                Row(memory.key, memory.title, kind.name, f"{found.kib:.1f} KiB",
+                    target=target, verdict=verdict)
+            )  # fmt: skip
+            if memory.heartbeat_key:
+                what = (
+                    f"CPU of {found.connections} idle connections, {found.seconds:.0f} s, "
+                    f"{found.heartbeats} heartbeats"
+                )
+                self.rows.append(
+                    Row(memory.heartbeat_key, what, kind.name, f"{found.cpu_percent:.2f} %",
+                        target=f"≤ {memory.most_cpu} %",
+                        verdict=judge(found.cpu_percent, memory.most_cpu))
+                )  # fmt: skip
+
+    def run(self) -> None:
+        """Everything that was asked for."""
+        for case in cases.VERSUS:
+            if self.wants(case.key):
+                self.versus(case)
+        for growth in cases.GROWTH:
+            self.growth(growth)
+        for storm in cases.STORMS:
+            if self.wants(storm.key):
+                self.storm(storm)
+        for memory in cases.MEMORY:
+            if self.wants_memory(memory):
+                self.memory(memory)
+
+    # ---- the others ---------------------------------------------------------------
+
+    def peers(self, peers: Sequence[Kind]) -> None:
+        """Measure other servers. Ours is run with them, so that it can be compared."""
+        setting = self.setting
+        for case in cases.VERSUS:
+            if case.key not in cases.PEER_VERSUS:
+                continue
+            kinds = [kind for kind in peers if case.mode == "fanout" or kind.has_pairs]
+            results = measure_versus(case, [self.ours[0], *kinds], setting, cases.PEER_ROUNDS)
+            self.details[f"peers {case.key}"] = results
+            own = values(results[self.ours[0].name], case.metric)
+            self.bars.setdefault(f"{case.title} (µs)", []).extend(
+                (kind.name, median(values(results[kind.name], case.metric))) for kind in kinds
+            )
+            for kind in kinds:
+                figures = values(results[kind.name], case.metric)
+                compared = ratio(own, figures)
+                self.rows.append(
+                    Row(f"{case.key} peer", f"{case.title}: everwire ÷ {kind.name}", kind.name,
+                        f"{median(figures):.3g} µs", "", compared.minima, compared.medians,
+                        "< 1", judge(compared.medians, 1.0))
+                )  # fmt: skip
+        for kind in peers:
+            storm = cases.Storm("storm", "connect, subscribe", cases.PEER_CONNECTIONS, None)
+            rates = measure_storm(storm, kind, setting, rounds=1, plain=True)
+            memory = cases.Memory("idle", "KiB a connection", cases.PEER_CONNECTIONS, None, {})
+            found = measure_memory(memory, kind, setting, seconds=0, plain=True)
+            self.details[f"peer {kind.name}"] = {"storm": rates, "idle": vars(found)}
+            value = f"{max(rates):,.0f}/s, {found.kib:.1f} KiB"
+            self.rows.append(Row("peer", "connections a second, memory", kind.name, value))
+
+
+def _installed(console: Console) -> list[Kind]:
+    found = []
+    for kind in PEER_KINDS:
+        remedy = kind.missing()
+        if remedy:
+            console.print(f"skipped {kind.name}, which is not installed: {remedy}")
+        else:
+            found.append(kind)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run it; return the exit status."""
+    arguments = parse(argv)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    cores = tuple(int(core) for core in arguments.cores.split(","))
+    quick = arguments.quick
+    setting = Setting(
+        (cores[0], cores[1]),
+        arguments.rounds or (3 if quick else 9),
+        arguments.seconds or (0.3 if quick else 0.7),
+        idle_seconds=10 if quick else 40,
+    )
+    try:
+        if len(os.sched_getaffinity(0) & set(cores)) < 2:
+            raise CannotRun("two cores are needed, one for the server, one for the generator")
+        compile_programs()
+        limit = raise_file_limit(FILES)
+        if limit < 10_100:
+            setting.scale = (limit - 100) / 10_000
+            setting.warnings.append(f"only {limit} open files are allowed: fewer connections")
+        machine = facts(setting.cores)
+        bench = Bench(arguments, setting)
+        peers = _installed(console) if arguments.peers else []
+        _run_all(bench, peers, console)
+    except (CannotRun, BadRun) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    console.print(
+        f"{machine['cpu']}, kernel {machine['kernel']}, Python {machine['python']}; "
+        f"{setting.rounds} rounds of {setting.seconds} s"
+    )
+    report.show(console, bench.rows, "server CPU: everwire against the C floor")
+    for warning in dict.fromkeys(setting.warnings):
+        console.print(f"[yellow]note:[/] {warning}")
+    if peers:
+        machine["peers"] = {kind.name: kind.version() for kind in peers}
+    command = " ".join(["bench/run", *(argv if argv is not None else sys.argv[1:])])
+    if arguments.json:
+        data = report.as_json(bench.rows, bench.details, machine, command)
+        Path(arguments.json).write_text(json.dumps(data, indent=1) + "\n")
+    if arguments.plot:
+        Path(arguments.plot).write_text(report.plot(bench.bars))
+    return 0
+
+
+def _run_all(bench: Bench, peers: Sequence[Kind], console: Console) -> None:
+    with Progress(
+        TextColumn("{task.description:60.60}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), console=console, transient=True,
+    ) as progress:  # fmt: skip
+        task = progress.add_task("starting", total=bench.steps(peers))
+
+        def step(what: str) -> None:
+            progress.update(task, description=what, advance=1)
+
+        bench.setting.progress = step
+        bench.run()
+        if peers:
+            bench.peers(peers)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
