@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..codes import CloseCode
@@ -16,6 +17,24 @@ if TYPE_CHECKING:
 
 PROGRESS = 1024  # bytes between two looks that count as a sign of life
 ALIVE = (ConnectionState.AUTHENTICATING, ConnectionState.READY)
+
+
+class Pings:
+    """The heartbeat of a moment, encoded once for all connections of a dialect."""
+
+    def __init__(self) -> None:
+        self._at = 0.0
+        self._payloads: dict[Dialect, bytes] = {}
+
+    def payload(self, dialect: Dialect, now: float, wall: Callable[[], float]) -> bytes:
+        """The ping of the moment ``now``, by the loop's time."""
+        if self._at != now:
+            self._payloads.clear()
+            self._at = now
+        found = self._payloads.get(dialect)
+        if found is None:
+            found = self._payloads[dialect] = dialect.encode(m.Ping(int(wall() * 1000)))
+        return found
 
 
 class Liveness:
@@ -48,7 +67,7 @@ class Liveness:
         @property
         def state(self) -> ConnectionState: ...
 
-        def send(self, message: m.Message) -> None: ...
+        def send_payload(self, payload: bytes) -> None: ...
 
         def close(self, code: int, reason: str = "") -> None: ...
 
@@ -93,7 +112,8 @@ class Liveness:
     def ping(self) -> None:
         """Ask for a sign of life, and give one."""
         if self.dialect.needs_auth:
-            self.send(m.Ping(self.node.now_ms()))
+            node = self.node
+            self.send_payload(node.pings.payload(self.dialect, node.wheel.now, node.wall))
         else:
             self.transport.ping()
 

@@ -34,6 +34,7 @@ from .app import Identity
 from .chores import Chores
 from .commands import CommandLog
 from .connection import Connection
+from .liveness import Pings
 from .publishing import Publishing, payload_of
 from .rates import Addresses, slow_down
 
@@ -71,6 +72,7 @@ class Node:
         self._publishing: dict[Connection, Publishing] = {}
         self._opening: dict[str, asyncio.Future[None]] = {}
         self._emptied = asyncio.Event()
+        self.pings = Pings()
         function = app.handlers.authenticate
         self.lets_anonymous_in = function is None or app.allow_anonymous
         self.authenticate_needs = (
