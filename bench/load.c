@@ -44,6 +44,7 @@ enum {
 	MAX_PIDS = 64,
 	SETTLE_MS = 50,
 	STALL_MS = 5000,
+	HEAD = 17,     /* of a payload: the mark, the number, the publisher */
 };
 
 static int poll_fd;
@@ -184,9 +185,16 @@ static void publish_more(void)
 	}
 }
 
-static unsigned hex_digit(uint8_t digit)
+/* Eight hexadecimal digits at once: this is done for every delivery. */
+static uint32_t read_hex(const uint8_t *text)
 {
-	return (unsigned)((digit & 0xf) + (digit >> 6) * 9);
+	uint64_t word;
+	memcpy(&word, text, 8);
+	word = __builtin_bswap64(word);
+	word = (word & 0x0f0f0f0f0f0f0f0full) + 9 * (word >> 6 & 0x0101010101010101ull);
+	word = (word | word >> 4) & 0x00ff00ff00ff00ffull;
+	word = (word | word >> 8) & 0x0000ffff0000ffffull;
+	return (uint32_t)(word | word >> 16);
 }
 
 void put_payload(struct buffer *to, uint32_t publisher, uint32_t number)
@@ -194,11 +202,11 @@ void put_payload(struct buffer *to, uint32_t publisher, uint32_t number)
 	static const char digits[] = "0123456789abcdef";
 	uint8_t *text = buffer_room(to, set.size);
 	text[0] = '~';
-	for (int i = 0; i < 8; i++)
+	for (int i = 0; i < 8; i++) {
 		text[1 + i] = (uint8_t)digits[number >> (28 - 4 * i) & 0xf];
-	for (int i = 0; i < 4; i++)
-		text[9 + i] = (uint8_t)digits[publisher >> (12 - 4 * i) & 0xf];
-	memset(text + 13, 'x', set.size - 13);
+		text[9 + i] = (uint8_t)digits[publisher >> (28 - 4 * i) & 0xf];
+	}
+	memset(text + HEAD, 'x', set.size - HEAD);
 	to->size += set.size;
 }
 
@@ -208,21 +216,37 @@ void put_channel(struct buffer *to, uint32_t channel)
 	buffer_add(to, text, (size_t)snprintf(text, sizeof text, "%s%05u", set.channel, channel));
 }
 
+/* Whether our payload begins at `mark`: a '~' alone may also be 126 in a binary header. */
+static bool is_payload(const uint8_t *mark, const uint8_t *end)
+{
+	return end - mark >= set.size && *mark == '~' && memcmp(mark + HEAD, "xxx", 3) == 0;
+}
+
+static const uint8_t *find_payload(const uint8_t *text, const uint8_t *end)
+{
+	static size_t usual; /* where it was in the last message */
+	if (text + usual < end && is_payload(text + usual, end))
+		return text + usual;
+	for (const uint8_t *mark = text; mark < end; mark++) {
+		mark = memchr(mark, '~', (size_t)(end - mark));
+		if (!mark)
+			break;
+		if (is_payload(mark, end)) {
+			usual = (size_t)(mark - text);
+			return mark;
+		}
+	}
+	return NULL;
+}
+
 void on_delivery(struct conn *conn, const uint8_t *text, size_t size)
 {
-	const uint8_t *end = text + size, *mark = memchr(text, '~', size);
-	/* A '~' may also be the number 126 in a binary header. */
-	while (mark && end - mark >= set.size && memcmp(mark + 13, "xxx", 3) != 0)
-		mark = memchr(mark + 1, '~', (size_t)(end - mark - 1));
-	if (!mark || end - mark < set.size) {
+	const uint8_t *mark = find_payload(text, text + size);
+	if (!mark) {
 		on_refused(conn, text, size);
 		return;
 	}
-	uint32_t number = 0, publisher = 0;
-	for (int i = 1; i <= 8; i++)
-		number = number << 4 | hex_digit(mark[i]);
-	for (int i = 9; i <= 12; i++)
-		publisher = publisher << 4 | hex_digit(mark[i]);
+	uint32_t number = read_hex(mark + 1), publisher = read_hex(mark + 9);
 	if (conn->phase != READY || !messages) { /* history, before it is live */
 		if (number != conn->received++)
 			total.misordered++;
@@ -301,7 +325,7 @@ static void drop(struct conn *conn)
 
 static void watch(struct conn *conn, uint32_t events, int operation)
 {
-	struct epoll_event event = {.events = events, .data.ptr = conn};
+	struct epoll_event event = {.events = events | EPOLLET, .data.ptr = conn};
 	if (epoll_ctl(poll_fd, operation, conn->fd, &event))
 		die("epoll_ctl");
 }
@@ -463,34 +487,36 @@ static size_t consume(struct conn *conn, uint8_t *data, size_t size)
 	return at;
 }
 
-static void readable(struct conn *conn)
+/* Read what there is; tell whether there may be more. */
+static bool readable(struct conn *conn)
 {
 	static uint8_t shared[READ_SIZE * 2];
 	size_t kept = conn->in.size;
 	if (kept > READ_SIZE) {
 		failed(conn, "a frame that is too large", (const uint8_t *)"", 0);
-		return;
+		return false;
 	}
 	if (kept)
 		memcpy(shared, conn->in.data, kept);
 	ssize_t got = recv(conn->fd, shared + kept, READ_SIZE, 0);
 	if (got < 0 && errno == EAGAIN)
-		return;
+		return false;
 	if (got <= 0) {
 		const char *why = got ? strerror(errno) : "end of file";
 		failed(conn, "the connection was lost", (const uint8_t *)why, strlen(why));
-		return;
+		return false;
 	}
 	now = clock_ns(CLOCK_MONOTONIC);
 	size_t size = kept + (size_t)got;
 	size_t used = consume(conn, shared, size);
 	if (conn->phase == GONE)
-		return;
+		return false;
 	conn->in.size = 0;
 	if (used < size)
 		buffer_add(&conn->in, shared + used, size - used);
 	else if (conn->in.data)
 		buffer_free(&conn->in);
+	return got == READ_SIZE;
 }
 
 static void writable(struct conn *conn)
@@ -529,8 +555,10 @@ static bool turn(int timeout_ms)
 		}
 		if (conn->phase != GONE && events[i].events & EPOLLOUT)
 			writable(conn);
-		if (conn->phase != GONE && events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-			readable(conn);
+		/* Told once for what has come: without asking again about those that are empty. */
+		if (conn->phase > CONNECTING && events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+			while (conn->phase != GONE && readable(conn))
+				;
 	}
 	if (publishing)
 		publish_more();
@@ -806,7 +834,7 @@ static void parse(int argc, char **argv)
 		}
 	}
 	dialect = find_dialect(name);
-	if (!dialect || set.size < 16 || set.size > 4096 || !set.publishers || !set.channels ||
+	if (!dialect || set.size < HEAD + 3 || set.size > 4096 || !set.publishers || !set.channels ||
 	    set.window < set.publishers || set.window / set.publishers > RING / 2 ||
 	    set.header_bytes > 4096 || strlen(set.channel) > 100 || !set.concurrency)
 		usage();

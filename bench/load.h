@@ -66,7 +66,7 @@ void on_refused(struct conn *conn, const uint8_t *text, size_t size);
 void on_heartbeat(void);
 /* Where numbering begins, from the answer to a subscription. */
 void on_epoch(const char *epoch, size_t size);
-/* `set.size` bytes: a mark, the number, the publisher, filling. All of it is plain ASCII. */
+/* `set.size` bytes of ASCII: a mark, the number, the publisher, filling. */
 void put_payload(struct buffer *to, uint32_t publisher, uint32_t number);
 void put_channel(struct buffer *to, uint32_t channel);
 

@@ -22,6 +22,11 @@ class Versus:
     fresh: bool = False
     """new channels each round: one channel remembers only so many ids"""
 
+    @property
+    def connections(self) -> int:
+        """How many connections it takes, about."""
+        return int(self.options.get("subscribers") or self.options["channels"]) + 100
+
 
 def _fanout(key: str, title: str, subscribers: int, window: int, **more: Any) -> Versus:
     options = {"subscribers": subscribers, "window": window, **more.pop("options", {})}

@@ -27,6 +27,9 @@ class Setting:
     rounds: int
     seconds: float
     idle_seconds: float
+    storm_rounds: int = 5
+    files: int = 1024
+    """that a process may have open"""
     scale: float = 1.0
     """of the number of connections, where it may be smaller"""
     progress: Progress = lambda what: None
@@ -92,7 +95,7 @@ def values(results: Sequence[Result], metric: str) -> list[float]:
 
 
 def measure_storm(
-    storm: Storm, kind: Kind, setting: Setting, *, rounds: int = 5, plain: bool = False
+    storm: Storm, kind: Kind, setting: Setting, *, rounds: int, plain: bool = False
 ) -> list[float]:
     """Return connections a second of the server's CPU, for each round."""
     options: dict[str, Any] = {"connections": setting.scaled(storm.connections), **storm.options}

@@ -40,6 +40,8 @@ class Kind:
     """how to install it, if it is not"""
     version: Callable[[], str] = lambda: ""
     has_pairs: bool = True
+    is_reference: bool = False
+    """not a product: what the language and the library cost by themselves"""
 
 
 class Server:
@@ -197,6 +199,7 @@ PEER_KINDS = (
         "picows, bare",
         lambda port, _: [sys.executable, str(PEERS / "picows_bare.py"), str(port)],
         pairs="msgpack",
+        is_reference=True,
     ),
     Kind(
         "nchan (nginx)",
