@@ -215,6 +215,25 @@ def test_every_close_code_is_answered_or_refused_by_the_server(echo: int) -> Non
     check_server(echo, [[frame] for frame in [*CLOSES, *wrong]])
 
 
+def test_what_follows_a_close_frame_in_the_same_read_counts_for_nothing(echo: int) -> None:
+    closes = [close(1000, b"bye"), close(4999), Frame(CLOSE)]
+    behind = [
+        close(1000),
+        close(1005),
+        Frame(CLOSE, b"x"),
+        Frame(3),
+        Frame(TEXT, b"x", rsv=4),
+        Frame(TEXT, b"x", masked=False),
+        Frame(BINARY, b"", claims=2**40),
+    ]
+    talks = [[wire_of([first, second])] for first in closes for second in behind]
+    answers = exchange_all(echo, talks)
+    codes = [[code_of(frame) for frame in answer] for answer in answers]
+    named, unnamed = codes[: 2 * len(behind)], codes[2 * len(behind) :]
+    assert named == [[code] for code in (1000, 4999) for _ in behind]
+    assert all(answer in ([None], [1000]) for answer in unnamed), unnamed
+
+
 def test_text_that_is_no_utf_8_is_refused_by_the_server_as_soon_as_it_is_seen(echo: int) -> None:
     whole = [[Frame(TEXT, text)] for text in BAD_TEXTS]
     in_parts = [

@@ -285,7 +285,11 @@ class WebSocket(WSListener):
         if body and not may_be_sent(code):
             self._fail(CloseCode.PROTOCOL_ERROR, "a close code that may not be sent")
             return
-        self._peer_close = (code, body[2:].decode())
+        self._answer_close(picows, code, body[2:].decode())
+
+    def _answer_close(self, picows: WSTransport, code: int, reason: str) -> None:
+        """The peer closes: echo its code, and end."""
+        self._peer_close = (code, reason)
         if self._close_sent is None:
             self._close_sent = self._peer_close
             self.write = _ignore
@@ -338,6 +342,8 @@ class WebSocket(WSListener):
         details = args[0] if args and isinstance(args[0], tuple) else (1002, message)
         code, reason = self._peer_close or (int(details[0]), str(details[1]))
         if self._picows is not None:
+            if self._peer_close is None and self._closed_before(self._picows):
+                return
             self._close_sent = self._close_sent or (code, reason)
             self.write = _ignore
             self._abort_later()
@@ -346,6 +352,22 @@ class WebSocket(WSListener):
             else:
                 linger(self._picows)
         self._end(code, reason)
+
+    def _closed_before(self, picows: WSTransport) -> bool:
+        """Answer the peer's close frame, if the refused frame came in one read behind it.
+
+        picows looks at a frame before it hands over the one ahead of it; what comes after a
+        close frame counts for nothing (RFC 6455 section 5.5.1), so neither does its fault.
+        """
+        received: Any = getattr(picows.close_handshake, "recv", None)
+        if received is None:
+            return False
+        # It named no code: picows would send a second close frame behind an empty one.
+        code = int(received.code) or int(CloseCode.NORMAL)
+        if not may_be_sent(code):
+            return False
+        self._answer_close(picows, code, received.reason or "")
+        return True
 
     def exception(self, message: str, *args: Any) -> None:
         logger.error(message, *args, exc_info=sys.exception())
