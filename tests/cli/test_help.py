@@ -30,7 +30,7 @@ def test_help_lists_the_commands_and_shows_examples(everwire: Everwire) -> None:
     child = everwire("--help")
     assert child.wait() == 0
     text = "\n".join(child.out)
-    for wanted in ("demo", "serve", "sub", "pub", "everwire sub ws://127.0.0.1:8000/ws"):
+    for wanted in ("demo", "serve", "sub", "pub", "bench", "everwire sub ws://127.0.0.1:8000/ws"):
         assert wanted in text
 
 
@@ -41,6 +41,7 @@ def test_help_lists_the_commands_and_shows_examples(everwire: Everwire) -> None:
         ("serve", "HOST PORT HTTP_PORT BROKER WORKERS LOG_FORMAT LOG_LEVEL ALLOW_ANONYMOUS"),
         ("sub", "TOKEN DIALECT"),
         ("pub", "TOKEN DIALECT"),
+        ("bench", "TOKEN DIALECT"),
     ],
 )
 def test_each_command_s_help_names_its_variables_and_has_an_example(
@@ -56,7 +57,7 @@ def test_each_command_s_help_names_its_variables_and_has_an_example(
 
 def test_the_client_s_commands_do_not_load_the_server() -> None:
     script = (
-        "import sys, everwire.cli.sub, everwire.cli.pub\n"
+        "import sys, everwire.cli.sub, everwire.cli.pub, everwire.cli.bench\n"
         "print([name for name in sys.modules if name.startswith('everwire.server')])"
     )
     done = subprocess.run(

@@ -11,7 +11,7 @@ from .. import __version__
 
 __all__ = ["cli", "main"]
 
-_COMMANDS = ("demo", "serve", "sub", "pub")
+_COMMANDS = ("demo", "serve", "sub", "pub", "bench")
 
 
 class _Commands(click.Group):
@@ -36,6 +36,7 @@ class _Commands(click.Group):
     "  everwire demo\n"
     "  everwire sub ws://127.0.0.1:8000/ws chat:lobby\n"
     "  seq 1000 | everwire pub ws://127.0.0.1:8000/ws chat:lobby\n"
+    "  everwire bench ws://127.0.0.1:8000/ws\n"
     "\n"
     "Every option can also be set by the variable that its help names.\n",
 )

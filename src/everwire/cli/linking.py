@@ -1,9 +1,9 @@
-"""What ``sub`` and ``pub`` share: the options of a client, and its troubles in plain words."""
+"""What ``sub``, ``pub`` and ``bench`` share: the options of a client, and its troubles in plain words."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -20,24 +20,37 @@ DIALECTS = ("msgpack", "json", "plain")
 
 def client_options(command: F) -> F:
     """Add ``--token`` and ``--dialect``."""
-    dialect = click.option(
+    return token_option(
+        dialect_option(
+            DIALECTS,
+            "What to speak. plain: JSON without positions and acknowledgements, for "
+            "servers that know no other.",
+        )(command)
+    )
+
+
+def dialect_option(names: Sequence[str], text: str) -> Callable[[F], F]:
+    """Add ``--dialect``, for a command that speaks ``names``."""
+    return click.option(
         "--dialect",
-        type=click.Choice(DIALECTS),
+        type=click.Choice(names),
         default="msgpack",
         show_default=True,
         envvar="EVERWIRE_DIALECT",
         show_envvar=True,
-        help="What to speak. plain: JSON without positions and acknowledgements, for "
-        "servers that know no other.",
+        help=text,
     )
-    token = click.option(
+
+
+def token_option(command: F) -> F:
+    """Add ``--token``."""
+    return click.option(
         "--token",
         envvar="EVERWIRE_TOKEN",
         show_envvar=True,
         help="Proves who you are. Others on this machine can read a command line, not "
         "the variable.",
-    )
-    return token(dialect(command))
+    )(command)
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib
 import logging
 import os
@@ -21,7 +20,7 @@ from ..server.app import Everwire
 from ..server.running import Server
 from . import logs
 from .options import ServerOptions, server_options
-from .running import Failed, run, signals
+from .running import Failed, run, signals, spare_the_collector
 
 logger = logging.getLogger("everwire.cli")
 
@@ -131,7 +130,7 @@ async def _serve(
                 if settings["tls"] is not None:
                     loop = asyncio.get_running_loop()
                     loop.add_signal_handler(signal.SIGHUP, _reload, server)
-                _spare_the_collector()
+                spare_the_collector()
                 _announce(
                     host, server.port, secure=settings["tls"] is not None, page=page is not None
                 )
@@ -149,17 +148,6 @@ def _reload(server: Server) -> None:
         logger.warning("%s; the certificate in use stays", error)
     else:
         logger.info("the certificate was read again")
-
-
-def _spare_the_collector() -> None:
-    """Let full collections be rare, and leave out what is there for good.
-
-    Connections leave no cycles, and a full collection over ten thousand of them stops the
-    loop for a tenth of a second.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def _announce(host: str, port: int, *, secure: bool, page: bool) -> None:
