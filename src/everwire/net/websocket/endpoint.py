@@ -342,14 +342,14 @@ class WebSocket(WSListener):
         details = args[0] if args and isinstance(args[0], tuple) else (1002, message)
         code, reason = self._peer_close or (int(details[0]), str(details[1]))
         if self._picows is not None:
+            if self._picows.is_client_side:
+                _take_exception(self._picows)
             if self._peer_close is None and self._closed_before(self._picows):
                 return
             self._close_sent = self._close_sent or (code, reason)
             self.write = _ignore
             self._abort_later()
-            if self._picows.is_client_side:
-                _take_exception(self._picows)
-            else:
+            if not self._picows.is_client_side:
                 linger(self._picows)
         self._end(code, reason)
 
