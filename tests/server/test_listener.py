@@ -17,6 +17,7 @@ from hypothesis import given, strategies as st
 
 from everwire import Message, connect
 from everwire.errors import ConfigError
+from everwire.server.native.listener import bind
 from everwire.server.native.proxied import (
     NotProxied,
     client_address,
@@ -139,6 +140,58 @@ def test_a_unix_socket_is_served_replaced_when_abandoned_and_removed(tmp_path: P
 
     asyncio.run(main())
     assert not Path(path).exists()
+
+
+def test_what_is_no_abandoned_socket_is_never_removed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("data")
+    link = tmp_path / "link"
+    link.symlink_to(precious)
+
+    async def main() -> None:
+        for path in (precious, link, tmp_path):
+            with pytest.raises(ConfigError, match="cannot listen on"):
+                async with listening(unix=str(path)):
+                    pass
+        for path, why in ((tmp_path / ("x" * 120), "too long"), ("", "without a path")):
+            with pytest.raises(ConfigError, match=why):
+                async with listening(unix=str(path)):
+                    pass
+
+    asyncio.run(main())
+    assert precious.read_text() == "data"
+    assert link.is_symlink()
+
+
+def test_a_unix_socket_that_others_have_made_meanwhile_is_left_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "wire.sock"
+
+    async def main() -> None:
+        async with listening(unix=str(path)):
+            path.unlink()
+            (tmp_path / "keeps_the_number").write_text("of the one before from being used again")
+            with socket.socket(socket.AF_UNIX) as other:
+                other.bind(str(path))
+        assert path.exists()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "why"),
+    [
+        ("127.0.0.1", 65536 + 8000, "0 to 65535"),
+        ("127.0.0.1", -1, "0 to 65535"),
+        ("a" * 64, 0, "no host"),
+        ("a..b", 0, "no host"),
+        ("203.0.113.9", 0, "--host"),
+    ],
+)
+def test_an_address_that_cannot_be_listened_on_is_refused_with_a_reason(
+    host: str, port: int, why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why):
+        bind(host, port)
 
 
 def v2(command: int, family: int, body: bytes) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from ssl import SSLContext
@@ -35,12 +37,16 @@ def bind(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socke
     Raises:
         ConfigError: the address cannot be used; the text says why, and what to do.
     """
+    if not 0 <= port < 65536:  # getaddrinfo would take the rest of a division
+        raise ConfigError(f"cannot listen on port {port}: ports are 0 to 65535")
     try:
         found = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except socket.gaierror as error:
         raise ConfigError(f"cannot listen on {host!r}: {error.strerror}") from None
+    except UnicodeError:  # a label that is empty or too long
+        raise ConfigError(f"cannot listen on {host!r}: no host can have this name") from None
     sockets: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in dict.fromkeys(found):
@@ -59,10 +65,12 @@ def bind(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socke
     except OSError as error:
         for sock in sockets:
             sock.close()
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}; "
-            "choose another --port (0 takes any free one), or stop what is listening there"
-        ) from None
+        remedy = (
+            "--host must be an address of this machine"
+            if error.errno == errno.EADDRNOTAVAIL
+            else "choose another --port (0 takes any free one), or stop what is listening there"
+        )
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; {remedy}") from None
     return sockets
 
 
@@ -84,6 +92,8 @@ def bind_unix(path: str) -> socket.socket:
     Raises:
         ConfigError: the path cannot be used.
     """
+    if not path:  # the kernel would choose a name that nobody knows
+        raise ConfigError("cannot listen on a Unix socket without a path")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _inherit(sock)
@@ -97,19 +107,32 @@ def bind_unix(path: str) -> socket.socket:
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        raise ConfigError(f"cannot listen on {path}: {error.strerror}") from None
+        in_use = "; something else is at this path" if error.errno == errno.EADDRINUSE else ""
+        raise ConfigError(f"cannot listen on {path}: {error.strerror or error}{in_use}") from None
     return sock
 
 
 def _is_abandoned(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
+            # Connecting to an ordinary file is refused, too, and that is somebody's file.
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                return False
             probe.connect(path)
         except ConnectionRefusedError:
             return True
         except OSError:
             return False
     return False
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    """What is at ``path``, so that it can be told from what others put there later."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Listener:
@@ -135,7 +158,7 @@ class Listener:
             networks(trusted_proxies), compression,
         )  # fmt: skip
         self._acceptors: list[Acceptor] = []
-        self._unix: list[str] = []
+        self._unix: dict[str, tuple[int, int] | None] = {}
         self.port = 0
 
     async def start(
@@ -157,8 +180,9 @@ class Listener:
         Raises:
             ConfigError: the path cannot be used.
         """
-        await self._serve(bind_unix(path), None)
-        self._unix.append(path)
+        sock = bind_unix(path)
+        self._unix[path] = _inode(path)
+        await self._serve(sock, None)
 
     async def _serve(self, sock: socket.socket, ssl: SSLContext | None) -> None:
         timeout = self._options.limits.handshake_timeout if ssl is not None else None
@@ -174,8 +198,9 @@ class Listener:
         """Stop listening, and drop what is no WebSocket yet. Those go on."""
         for acceptor in self._acceptors:
             acceptor.close()
-        for path in self._unix:
-            Path(path).unlink(missing_ok=True)
+        for path, inode in self._unix.items():
+            if inode is not None and _inode(path) == inode:
+                Path(path).unlink(missing_ok=True)
         self._unix.clear()
         for front in list(self._options.open):
             front.close()
