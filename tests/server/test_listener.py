@@ -33,11 +33,15 @@ from .test_handshake import request
 V2 = b"\r\n\r\n\x00\r\nQUIT\n"
 
 
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+EC = ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+RSA = ("rsa:2048",)
+
+
+def certificate(folder: Path, name: str, kind: tuple[str, ...] = EC) -> tuple[Path, Path]:
     """Make a certificate of our own for 127.0.0.1."""
     crt, key = folder / f"{name}.crt", folder / f"{name}.key"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+        ["openssl", "req", "-x509", "-newkey", *kind,
          "-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1",
          "-keyout", key, "-out", crt],
         check=True, capture_output=True,
@@ -93,6 +97,50 @@ def test_tls_is_served_and_a_new_certificate_is_taken_up_without_dropping_anybod
                 with pytest.raises(ConfigError, match="PEM"):
                     server.reload_tls()
                 await chat(url, ssl=trusting(two[0]))
+
+    asyncio.run(main())
+
+
+def test_a_new_certificate_takes_the_place_of_one_with_a_key_of_another_kind(
+    tmp_path: Path,
+) -> None:
+    pairs = [certificate(tmp_path, "ec"), certificate(tmp_path, "rsa", RSA)]
+    current = (tmp_path / "current.crt", tmp_path / "current.key")
+
+    async def main() -> None:
+        for source, target in zip(pairs[0], current, strict=True):
+            target.write_bytes(source.read_bytes())
+        async with listening(tls=Tls(*current)) as server:
+            for pair in (pairs[1], pairs[0], pairs[1]):
+                for source, target in zip(pair, current, strict=True):
+                    target.write_bytes(source.read_bytes())
+                server.reload_tls()
+                await chat(f"wss://127.0.0.1:{server.port}/ws", ssl=trusting(pair[0]))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("hello", [b"", b"\x16\x03\x01", b"\x16\x03\x01\x00\x05\x01", b"GET / "])
+def test_who_hangs_up_in_the_tls_handshake_leaves_no_line_in_the_log(
+    tmp_path: Path, hello: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = certificate(tmp_path, "one")
+
+    async def main() -> None:
+        async with listening(tls=Tls(*pair)) as server:
+            for _ in range(3):
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                writer.write(hello)
+                writer.write_eof()
+                async with asyncio.timeout(5):
+                    with suppress(ConnectionResetError):
+                        await reader.read()
+                writer.transport.abort()
+            await chat(f"wss://127.0.0.1:{server.port}/ws", ssl=trusting(pair[0]))
+            handler = asyncio.get_running_loop().get_exception_handler()
+            assert handler is not None
+            handler(asyncio.get_running_loop(), {"message": "something else"})
+            assert [record.getMessage() for record in caplog.records] == ["something else"]
 
     asyncio.run(main())
 

@@ -77,8 +77,7 @@ class Server:
             ConfigError: it cannot be used.
         """
         self._tls = tls
-        context = tls.context() if tls is not None else None
-        await self._listener.start(host, port, ssl=context, reuse_port=reuse_port)
+        await self._listener.start(host, port, tls=tls, reuse_port=reuse_port)
 
     async def start_unix(self, path: str) -> None:
         """Listen on a Unix socket, too.

@@ -7,11 +7,11 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from ssl import SSLContext
 
 import aiofastnet
 
 from ...net.tasks import TaskOwner
+from .tls import Tls, quiet_handshakes
 
 logger = logging.getLogger("everwire.server")
 
@@ -34,20 +34,22 @@ class Acceptor:
         sock: socket.socket,
         factory: Callable[[], asyncio.BaseProtocol],
         *,
-        ssl: SSLContext | None,
-        ssl_timeout: float | None,
+        tls: Tls | None,
+        timeout: float,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._factory = factory
-        self._ssl = ssl
-        self._ssl_timeout = ssl_timeout
+        self._tls = tls
+        self._timeout = timeout
         self._tasks = TaskOwner("accept")
         self._retry: asyncio.TimerHandle | None = None
         self._told = float("-inf")
 
     def start(self) -> None:
         """Begin to listen."""
+        if self._tls is not None:
+            quiet_handshakes(self._loop)
         self._sock.listen(BACKLOG)
         self._loop.add_reader(self._sock.fileno(), self._accept)
 
@@ -96,8 +98,8 @@ class Acceptor:
                 self._loop,
                 self._factory,
                 sock,
-                ssl=self._ssl,
-                ssl_handshake_timeout=self._ssl_timeout,
+                ssl=self._tls.context() if self._tls is not None else None,
+                ssl_handshake_timeout=self._timeout if self._tls is not None else None,
             )
         except (OSError, TimeoutError):  # gone already, or no TLS; that is the peer's affair
             sock.close()

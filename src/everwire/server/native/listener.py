@@ -9,7 +9,6 @@ import socket
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from ssl import SSLContext
 
 from ...errors import ConfigError
 from ...instrumentation import LimitedLog
@@ -21,6 +20,7 @@ from .accept import Acceptor
 from .front import Asset, Front, FrontOptions
 from .proxied import networks
 from .request import normal_origin
+from .tls import Tls
 
 logger = logging.getLogger("everwire.server")
 
@@ -162,17 +162,19 @@ class Listener:
         self.port = 0
 
     async def start(
-        self, host: str, port: int, *, ssl: SSLContext | None = None, reuse_port: bool = False
+        self, host: str, port: int, *, tls: Tls | None = None, reuse_port: bool = False
     ) -> None:
         """Listen. Port 0 takes a free one, see :attr:`port`.
 
         Raises:
-            ConfigError: the address cannot be used.
+            ConfigError: the address, or the certificate, cannot be used.
         """
+        if tls is not None:
+            tls.context()
         sockets = bind(host, port, reuse_port=reuse_port)
         self.port = sockets[0].getsockname()[1]
         for sock in sockets:
-            await self._serve(sock, ssl)
+            await self._serve(sock, tls)
 
     async def start_unix(self, path: str) -> None:
         """Listen on a Unix socket.
@@ -184,9 +186,9 @@ class Listener:
         self._unix[path] = _inode(path)
         await self._serve(sock, None)
 
-    async def _serve(self, sock: socket.socket, ssl: SSLContext | None) -> None:
-        timeout = self._options.limits.handshake_timeout if ssl is not None else None
-        acceptor = Acceptor(sock, lambda: Front(self._options), ssl=ssl, ssl_timeout=timeout)
+    async def _serve(self, sock: socket.socket, tls: Tls | None) -> None:
+        timeout = self._options.limits.handshake_timeout
+        acceptor = Acceptor(sock, lambda: Front(self._options), tls=tls, timeout=timeout)
         acceptor.start()
         self._acceptors.append(acceptor)
 
