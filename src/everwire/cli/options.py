@@ -151,7 +151,8 @@ _OPTIONS = [
     _option(
         "--trusted-proxy",
         multiple=True,
-        help="An address or network whose X-Forwarded-For is believed; may be repeated.",
+        help="An address or network whose X-Forwarded-For is believed; may be repeated. "
+        "With any, that of the Unix socket is believed, too.",
     ),
     _option(
         "--compression",

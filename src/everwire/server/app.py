@@ -297,7 +297,8 @@ class Everwire:
             origins: pages that may connect, as ``https://example.org``; None for any.
                 Programs, which send no ``Origin``, are not concerned.
             proxy_protocol: every connection begins with a PROXY header (version 1 or 2).
-            trusted_proxies: addresses and networks whose ``X-Forwarded-For`` is believed.
+            trusted_proxies: addresses and networks whose ``X-Forwarded-For`` is believed;
+                with any, that of the Unix socket is believed, too.
             reuse_port: let other processes listen on the same port.
             compression: agree to permessage-deflate (RFC 7692) where a client offers it.
 

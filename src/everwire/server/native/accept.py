@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 import aiofastnet
 
+from ...instrumentation import LimitedLog
 from ...net.tasks import TaskOwner
+from .proxied import UNIX, NotProxied, receive_proxy_header
 from .tls import Tls, quiet_handshakes
 
 logger = logging.getLogger("everwire.server")
@@ -25,6 +27,14 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Acceptor:
     """Takes the connections of one listening socket.
 
+    Args:
+        sock: where they come in; bound, not listening yet.
+        factory: makes the protocol of a connection, from the client's address if a PROXY
+            header has told it.
+        tls: the certificate, if they are to be encrypted.
+        timeout: seconds for the TLS handshake, and for the PROXY header.
+        proxied: every connection begins with a PROXY header; of others, this is told.
+
     The loops of asyncio and aiofastnet do not stop when the descriptors have run out:
     they try again at once, thousands of times, with a traceback in the log for each.
     """
@@ -32,16 +42,18 @@ class Acceptor:
     def __init__(
         self,
         sock: socket.socket,
-        factory: Callable[[], asyncio.BaseProtocol],
+        factory: Callable[[str | None], asyncio.BaseProtocol],
         *,
         tls: Tls | None,
         timeout: float,
+        proxied: LimitedLog | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._factory = factory
         self._tls = tls
         self._timeout = timeout
+        self._proxied = proxied
         self._tasks = TaskOwner("accept")
         self._retry: asyncio.TimerHandle | None = None
         self._told = float("-inf")
@@ -94,12 +106,35 @@ class Acceptor:
 
     async def _connect(self, sock: socket.socket) -> None:
         try:
+            # The PROXY header stands before everything else, the TLS handshake too.
+            remote = await self._read_proxy_header(sock) if self._proxied is not None else None
             await aiofastnet.connect_accepted_socket(
                 self._loop,
-                self._factory,
+                lambda: self._factory(remote),
                 sock,
                 ssl=self._tls.context() if self._tls is not None else None,
                 ssl_handshake_timeout=self._timeout if self._tls is not None else None,
             )
-        except (OSError, TimeoutError):  # gone already, or no TLS; that is the peer's affair
+        except (OSError, TimeoutError, NotProxied):  # gone already, or no TLS: the peer's affair
             sock.close()
+
+    async def _read_proxy_header(self, sock: socket.socket) -> str | None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await receive_proxy_header(sock)
+        except NotProxied as error:
+            assert self._proxied is not None
+            message = "a connection from %s dropped: %s"
+            self._proxied.log(logging.WARNING, "proxy", message, _peer(sock), error)
+            raise
+        except asyncio.CancelledError:
+            sock.close()
+            raise
+
+
+def _peer(sock: socket.socket) -> str:
+    try:
+        name = sock.getpeername()
+    except OSError:  # gone
+        return "somebody"
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else UNIX

@@ -7,19 +7,17 @@ was read beyond the request.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import cast
 
-from ...instrumentation import LimitedLog
 from ...limits import Limits
 from ...net.heartbeat import Wheel
 from ...net.transport import Handshake, Receiver, Transport
 from ...net.websocket import WebSocket, accept_upgrade
-from .proxied import Network, NotProxied, client_address, parse_proxy_header
+from .proxied import UNIX, Network, client_address
 from .request import (
     Refused,
     Request,
@@ -50,31 +48,34 @@ class FrontOptions:
     paths: frozenset[str]
     assets: Mapping[str, Asset]
     open: set[Front]
-    log: LimitedLog
     origins: frozenset[str] | None = None
     """pages that may connect; None for any"""
-    proxy_protocol: bool = False
     trusted: tuple[Network, ...] = ()
     compression: bool = False
     draining: bool = False
 
 
 class Front(asyncio.Protocol):
-    """One connection until it is a WebSocket, or closed."""
+    """One connection until it is a WebSocket, or closed.
 
-    __slots__ = ("_data", "_options", "_proxied", "_remote", "_transport")
+    Args:
+        options: what all of a listener have in common.
+        remote: the client's address, if a proxy has told it.
+    """
 
-    def __init__(self, options: FrontOptions) -> None:
+    __slots__ = ("_data", "_options", "_remote", "_transport")
+
+    def __init__(self, options: FrontOptions, remote: str | None) -> None:
         self._options = options
         self._data = b""
         self._transport: asyncio.Transport | None = None
-        self._remote = ""
-        self._proxied = options.proxy_protocol
+        self._remote = remote or ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        name = transport.get_extra_info("peername")
-        self._remote = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"
+        if not self._remote:
+            name = transport.get_extra_info("peername")
+            self._remote = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else UNIX
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -85,8 +86,6 @@ class Front(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._data += data
-        if self._proxied and not self._read_proxy_header():
-            return
         end = self._data.find(b"\r\n\r\n")
         limit = self._options.limits.handshake
         try:
@@ -124,24 +123,8 @@ class Front(asyncio.Protocol):
 
     def _release(self) -> None:
         self._transport = None
+        self._data = b""  # the wheel holds on to us for a while
         self._options.open.discard(self)
-
-    def _read_proxy_header(self) -> bool:
-        """Take the PROXY header; tell whether it is complete."""
-        try:
-            found = parse_proxy_header(self._data)
-        except NotProxied as error:
-            message = "a connection from %s dropped: %s"
-            self._options.log.log(logging.WARNING, "proxy", message, self._remote, error)
-            self.close()
-            return False
-        if found is None:
-            return False
-        remote, size = found
-        self._remote = remote or self._remote
-        self._data = self._data[size:]
-        self._proxied = False
-        return True
 
     def _reject_garbage(self) -> None:
         """Close at once on what cannot become a request, as a TLS hello on a plain port."""

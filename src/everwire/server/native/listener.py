@@ -151,11 +151,11 @@ class Listener:
         trusted_proxies: Sequence[str] = (),
         compression: bool = False,
     ) -> None:
-        log = LimitedLog(logger, lambda: wheel.now)
+        self._proxied = LimitedLog(logger, lambda: wheel.now) if proxy_protocol else None
         allowed = None if origins is None else frozenset(map(normal_origin, origins))
         self._options = FrontOptions(
-            limits, wheel, accept, paths, assets, set(), log, allowed, proxy_protocol,
-            networks(trusted_proxies), compression,
+            limits, wheel, accept, paths, assets, set(), allowed, networks(trusted_proxies),
+            compression,
         )  # fmt: skip
         self._acceptors: list[Acceptor] = []
         self._unix: dict[str, tuple[int, int] | None] = {}
@@ -188,7 +188,13 @@ class Listener:
 
     async def _serve(self, sock: socket.socket, tls: Tls | None) -> None:
         timeout = self._options.limits.handshake_timeout
-        acceptor = Acceptor(sock, lambda: Front(self._options), tls=tls, timeout=timeout)
+        acceptor = Acceptor(
+            sock,
+            lambda remote: Front(self._options, remote),
+            tls=tls,
+            timeout=timeout,
+            proxied=self._proxied,
+        )
         acceptor.start()
         self._acceptors.append(acceptor)
 
