@@ -52,6 +52,9 @@ async def listening(**limits: Any) -> AsyncIterator[Server]:
         "x-unknown; a=b, permessage-deflate; server_no_context_takeover",
         "permessage-deflate; server_max_window_bits=9, permessage-deflate",
         "permessage-deflate ;client_max_window_bits = 8",
+        'permessage-deflate; server_max_window_bits="1\\3"',  # RFC 6455 section 9.1
+        ", permessage-deflate",
+        " ,\t,x,,permessage-deflate , ",
     ],
 )
 def test_an_offer_that_can_be_met_is_met_the_same_way_for_everybody(offer: str) -> None:
@@ -78,7 +81,8 @@ def test_an_offer_that_cannot_be_met_is_declined(offer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["permessage-deflate;", "permessage-deflate; =1", "a b", ";", "a; b=", 'a; b="', ",a"]
+    "header",
+    ["permessage-deflate;", "permessage-deflate; =1", "a b", ";", "a; b=", 'a; b="', 'a; b="\\"'],
 )
 def test_a_malformed_header_is_refused(header: str) -> None:
     with pytest.raises(MalformedExtensions):
@@ -129,6 +133,30 @@ def test_inflating_stops_at_the_limit() -> None:
     with pytest.raises(Refused) as refused:
         inflate(b"\xff\xff\xff", 4 * MiB)
     assert refused.value.code == 1007
+
+
+def test_a_message_may_end_with_a_last_block() -> None:
+    """RFC 7692 sections 7.2.3.4 and 7.2.3.5."""
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
+    last = deflater.compress(b"Hello") + deflater.flush()
+    assert inflate(last + b"\0", 5) == b"Hello"
+    assert inflate(last, 5) == b"Hello"
+    assert inflate(b"\0", 5) == b""
+
+
+@pytest.mark.parametrize("end", [zlib.Z_SYNC_FLUSH, zlib.Z_FINISH])
+def test_a_part_of_a_message_or_more_than_one_is_refused(end: int) -> None:
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
+    whole = deflater.compress(bytes(range(200)) * 2) + deflater.flush(end)
+    if end == zlib.Z_SYNC_FLUSH:
+        whole = whole[:-4]
+    wrong = [whole[:cut] for cut in range(len(whole))]
+    if end == zlib.Z_FINISH:
+        wrong += [whole + whole, whole + b"\0" + whole, whole + b"\xff"]
+    for data in wrong:
+        with pytest.raises(Refused) as refused:
+            inflate(data, MiB)
+        assert refused.value.code == 1007
 
 
 def test_an_independent_client_is_understood_both_ways() -> None:

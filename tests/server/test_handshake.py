@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from everwire.limits import Limits
+from everwire.server.native.request import parse_request
 from everwire.server.running import Server
 
 from .peer import open_app
@@ -72,7 +73,7 @@ REFUSALS: dict[str, tuple[bytes, int]] = {
     "no Connection": (request(drop=("Connection",)), 426),
     "POST": (request("POST /ws HTTP/1.1"), 405),
     "POST of a page": (b"POST / HTTP/1.1\r\nHost: h\r\n\r\n", 405),
-    "HTTP/1.0": (request("GET /ws HTTP/1.0"), 505),
+    "HTTP/1.0": (request("GET /ws HTTP/1.0"), 426),
     "HTTP/2.0": (request("GET /ws HTTP/2.0"), 505),
     "no key": (request(drop=("Sec-WebSocket-Key",)), 400),
     "a short key": (request(Sec_WebSocket_Key="c2hvcnQ="), 400),
@@ -81,6 +82,14 @@ REFUSALS: dict[str, tuple[bytes, int]] = {
     "version 8": (request(Sec_WebSocket_Version="8"), 426),
     "no version": (request(drop=("Sec-WebSocket-Version",)), 426),
     "no Host": (request(drop=("Host",)), 400),
+    "a Host with a space": (request(Host="a b"), 400),
+    "a Host with a path": (request(Host="h/ws"), 400),
+    "a Host with a user": (request(Host="u@h"), 400),
+    "a Host with a port that is none": (request(Host="h:x"), 400),
+    "an absolute target without a Host": (request("GET http://h/ws HTTP/1.1", drop=("Host",)), 400),
+    "an absolute target with a malformed host": (request("GET http://u@h/ws HTTP/1.1"), 400),
+    "an absolute target of another kind": (request("GET ftp://h/ws HTTP/1.1"), 404),
+    "NUL, encoded, in the target": (request("GET /ws%00 HTTP/1.1"), 404),
     "Host twice": (request()[:-2] + b"Host: other\r\n\r\n", 400),
     "a long request line": (request("GET /" + "x" * 9000 + " HTTP/1.1"), 414),
     "an endless request line": (b"GET /" + b"x" * 20_000, 414),
@@ -140,6 +149,14 @@ def test_bytes_that_cannot_become_a_request_are_dropped_without_an_answer(data: 
         request(Sec_WebSocket_Extensions="nonsense; server_max_window_bits=99"),
         request("GET / HTTP/1.1"),
         request("GET /ws/?token=x HTTP/1.1"),
+        request("GET /%77s HTTP/1.1"),
+        request("GET http://other.example:80/ws?x HTTP/1.1"),
+        request("GET HTTP://[::1] HTTP/1.1"),
+        request("GET ws://h?x HTTP/1.1"),
+        request("GET /ws HTTP/1.2"),
+        request(Host="[::1]:8000"),
+        b"\r\n" + request(),
+        request(Sec_WebSocket_Extensions=", permessage-deflate,"),
     ],
 )
 def test_a_good_handshake_is_accepted_without_extensions(data: bytes) -> None:
@@ -194,6 +211,51 @@ def test_small_pages_are_served() -> None:
             assert head.endswith(b"\r\n\r\n")
 
     on_sockets(scenario)
+
+
+def test_health_checks_of_http_1_0_are_answered() -> None:
+    """Balancers send them without a Host."""
+
+    async def scenario(server: Server) -> None:
+        answer = await exchange(server, b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        answer = await exchange(server, request("GET / HTTP/1.0"))
+        assert b"<h1>hello</h1>" in answer
+
+    on_sockets(scenario)
+
+
+def test_an_answer_to_head_has_no_body_whatever_it_is() -> None:
+    async def scenario(server: Server) -> None:
+        for path, status in ("/nope", 404), ("/ws", 426), ("/healthz", 200):
+            answer = await exchange(server, f"HEAD {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
+            assert answer.endswith(b"\r\n\r\n")
+        answer = await exchange(server, b"HEAD / HTTP/1.1\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.endswith(b"\r\n\r\n")
+
+    on_sockets(scenario)
+
+
+def test_empty_lines_before_a_request_are_nothing_however_they_come() -> None:
+    async def scenario(server: Server) -> None:
+        data = b"\r\n\r\n" + request()
+        for cut in range(1, 6):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(data[:cut])
+            await asyncio.sleep(0.01)
+            writer.write(data[cut:])
+            assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+            writer.transport.abort()
+
+    on_sockets(scenario)
+
+
+def test_the_host_of_an_absolute_target_outdoes_the_header() -> None:
+    head = request("GET http://one.example/ws HTTP/1.1", Host="two.example")
+    found = parse_request(head[:-4])
+    assert (found.path, found.headers["host"]) == ("/ws", "one.example")
 
 
 def test_an_unfinished_request_ends_at_its_time_limit() -> None:

@@ -16,6 +16,7 @@ import pytest
 from everwire import Message, connect
 from everwire.errors import ConfigError
 from everwire.server.native.listener import bind
+from everwire.server.native.request import normal_origin, read_origin
 from everwire.server.native.tls import Tls
 from everwire.server.running import Server
 
@@ -255,6 +256,39 @@ def test_pages_of_other_origins_are_refused(origin: str | None, status: int) -> 
             writer.write(request(Origin=origin))
             assert b" %d " % status in await reader.readuntil(b"\r\n")
             writer.transport.abort()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("configured", "sent"),
+    [
+        ("https://b\u00fccher.example", "https://xn--bcher-kva.example"),
+        ("https://B\u00dcCHER.example:8443", "https://xn--bcher-kva.example:8443"),
+        ("https://[2001:DB8::1]:443", "https://[2001:db8::1]"),
+        ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+        ("null", "null"),
+    ],
+)
+def test_an_origin_may_be_written_as_people_write_it(configured: str, sent: str) -> None:
+    assert read_origin(configured) == normal_origin(sent)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "", "*", "example.org", "https://", "https://example.org/", "https://example.org/app",
+        "https://*.example.org", "https://u@example.org", "wss://example.org", "ws://example.org",
+        "https://example.org:x", "https://a, https://b", "https://\u00fc..example",
+    ],
+)  # fmt: skip
+def test_an_origin_that_no_browser_sends_is_refused_at_the_start(origin: str) -> None:
+    """Else every page would be refused, and nobody would know why."""
+
+    async def main() -> None:
+        with pytest.raises(ConfigError, match="not an origin"):
+            async with listening(origins=[origin]):
+                pass
 
     asyncio.run(main())
 

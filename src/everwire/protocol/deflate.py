@@ -19,6 +19,7 @@ WINDOW_BITS = 12
 THRESHOLD = 512  # bytes; what is smaller is left alone
 LEVEL = 5
 _TAIL = b"\x00\x00\xff\xff"
+_LAST = b"\x01\x00\x00\xff\xff"  # an empty last block: shows that all before it was whole
 _RSV1 = 0x40
 
 ACCEPTED = (
@@ -26,9 +27,11 @@ ACCEPTED = (
     f"server_max_window_bits={WINDOW_BITS}"
 )
 
-_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_PARAMETER = rf'[ \t]*;[ \t]*({_TOKEN})(?:[ \t]*=[ \t]*(?:({_TOKEN})|"({_TOKEN})"))?'
+_CHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_TOKEN = _CHAR + "+"
+_PARAMETER = rf'[ \t]*;[ \t]*({_TOKEN})(?:[ \t]*=[ \t]*(?:({_TOKEN})|"((?:\\?{_CHAR})+)"))?'
 _OFFER = re.compile(rf"[ \t]*({_TOKEN})((?:{_PARAMETER})*)[ \t]*")
+_NOTHING = re.compile(r"[ \t]*(?:,|\Z)")  # an element of a list may be empty
 _PARAMETERS = re.compile(_PARAMETER)
 _BITS = re.compile(r"[89]|1[0-5]")
 
@@ -56,13 +59,16 @@ def negotiate_deflate(header: str) -> str | None:
 def _offers(header: str) -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
     position = 0
     while position < len(header):
+        if nothing := _NOTHING.match(header, position):
+            position = nothing.end()
+            continue
         found = _OFFER.match(header, position)
         if found is None or header[found.end() : found.end() + 1] not in ("", ","):
             raise MalformedExtensions("malformed Sec-WebSocket-Extensions")
         yield (
             found[1],
             [
-                (name, value or quoted or None)
+                (name, value or quoted.replace("\\", "") or None)
                 for name, value, quoted in _PARAMETERS.findall(found[2])
             ],
         )
@@ -93,17 +99,20 @@ def inflate(data: bytes, limit: int) -> bytes:
     """Inflate a message, at most to ``limit`` bytes.
 
     Raises:
-        Refused: it would be larger (1009), or is no deflate stream (1007).
+        Refused: it would be larger (1009), or is no deflate stream, or not a whole one (1007).
     """
     inflater = zlib.decompressobj(-15)
     try:
         message = inflater.decompress(data, limit + 1)
         if len(message) <= limit:
-            message += inflater.decompress(inflater.unconsumed_tail + _TAIL, limit + 1)
+            message += inflater.decompress(inflater.unconsumed_tail + _TAIL + _LAST, limit + 1)
     except zlib.error:
         raise Refused(CloseCode.INVALID_DATA, "not a deflate stream") from None
     if len(message) > limit:
         raise Refused(CloseCode.TOO_BIG, f"a message may have {limit} bytes")
+    # It may have a last block of its own, and behind that one empty block, cut (section 7.2.3.5).
+    if not inflater.eof or inflater.unused_data not in (b"", _TAIL + _LAST, b"\0" + _TAIL + _LAST):
+        raise Refused(CloseCode.INVALID_DATA, "not a whole deflate stream")
     return message
 
 

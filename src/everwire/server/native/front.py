@@ -86,6 +86,9 @@ class Front(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._data += data
+        while self._data.startswith(b"\r\n"):  # before a request, it is nothing (RFC 9112 2.2)
+            self._data = self._data[2:]
+        head_only = self._data.startswith(b"HEAD ")
         end = self._data.find(b"\r\n\r\n")
         limit = self._options.limits.handshake
         try:
@@ -104,7 +107,12 @@ class Front(asyncio.Protocol):
             self._serve(parse_request(head), leftover)
         except Refused as refused:
             self._answer(
-                response(refused.status, f"{refused.reason}\n".encode(), headers=refused.headers)
+                response(
+                    refused.status,
+                    f"{refused.reason}\n".encode(),
+                    headers=refused.headers,
+                    head_only=head_only,
+                )
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -128,7 +136,7 @@ class Front(asyncio.Protocol):
 
     def _reject_garbage(self) -> None:
         """Close at once on what cannot become a request, as a TLS hello on a plain port."""
-        if self._data and not self._data[:1].isalpha():
+        if self._data and not self._data[:1].isalpha() and self._data != b"\r":
             assert self._transport is not None
             self._transport.abort()
 

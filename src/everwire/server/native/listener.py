@@ -19,7 +19,7 @@ from ...net.websocket import SOCKET_BUFFER
 from .accept import Acceptor
 from .front import Asset, Front, FrontOptions
 from .proxied import networks
-from .request import normal_origin
+from .request import read_origin
 from .tls import Tls
 
 logger = logging.getLogger("everwire.server")
@@ -152,7 +152,7 @@ class Listener:
         compression: bool = False,
     ) -> None:
         self._proxied = LimitedLog(logger, lambda: wheel.now) if proxy_protocol else None
-        allowed = None if origins is None else frozenset(map(normal_origin, origins))
+        allowed = None if origins is None else frozenset(map(read_origin, origins))
         self._options = FrontOptions(
             limits, wheel, accept, paths, assets, set(), allowed, networks(trusted_proxies),
             compression,

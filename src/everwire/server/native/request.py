@@ -11,7 +11,9 @@ from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from urllib.parse import unquote
 
+from ...errors import ConfigError
 from ...protocol.deflate import MalformedExtensions, negotiate_deflate
 from ...protocol.dialects import Dialect, negotiate, subprotocols
 
@@ -20,6 +22,8 @@ MAX_LINE = 8192
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(r"[\x21-\x7e]+")
+_ABSOLUTE = re.compile(r"(?:https?|wss?)://([^/?#]*)(.*)", re.IGNORECASE)
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)(?::[0-9]*)?")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -43,7 +47,12 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Request:
-    """A request's head; header names in lower case, repeated ones joined by a comma."""
+    """A request's head.
+
+    Attributes:
+        path: without percent-encoding.
+        headers: names in lower case, repeated ones joined by a comma.
+    """
 
     method: str
     path: str
@@ -64,7 +73,7 @@ def parse_request(head: bytes) -> Request:
     """Read a request head, without the empty line that ends it.
 
     Raises:
-        Refused: it is not HTTP/1.1 as RFC 9112 has it, or asks for something not served.
+        Refused: it is not HTTP/1 as RFC 9112 has it, or asks for something not served.
     """
     text = head.decode("latin-1")
     first, *lines = text.split("\r\n")
@@ -74,19 +83,26 @@ def parse_request(head: bytes) -> Request:
     if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]) or not _TARGET.fullmatch(parts[1]):
         raise Refused(HTTPStatus.BAD_REQUEST, "not an HTTP request")
     method, target, version = parts
-    if version != "HTTP/1.1":
-        if re.fullmatch(r"HTTP/\d\.\d", version):
-            raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.1 is served")
+    if not re.fullmatch(r"HTTP/\d\.\d", version):
         raise Refused(HTTPStatus.BAD_REQUEST, "not an HTTP request")
+    if version[5] != "1":  # a higher minor version is served as 1.1 (RFC 9110 section 2.5)
+        raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1 is served")
     if len(lines) > MAX_HEADERS:
         raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers")
     headers = _parse_headers(lines)
+    if version == "HTTP/1.0":  # health checks of some balancers; it knows no upgrades
+        headers.setdefault("host", "")
+        headers.pop("upgrade", None)
     if "host" not in headers:
         raise Refused(HTTPStatus.BAD_REQUEST, "the Host header is missing")
+    if absolute := _ABSOLUTE.fullmatch(target):  # as if to a proxy: it outdoes Host
+        headers["host"], target = absolute[1], absolute[2]
+    if not _HOST.fullmatch(headers["host"]):
+        raise Refused(HTTPStatus.BAD_REQUEST, "a malformed Host header")
     if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
         raise Refused(HTTPStatus.BAD_REQUEST, "a request with a body is not served here")
     path, _, query = target.partition("?")
-    return Request(method, path, query, headers)
+    return Request(method, unquote(path) or "/", query, headers)
 
 
 def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
@@ -181,6 +197,30 @@ def normal_origin(origin: str) -> str:
     return f"{scheme}://{rest.removesuffix(port) if port else rest}"
 
 
+def read_origin(text: str) -> str:
+    """Read an origin of the configuration as browsers send it.
+
+    Raises:
+        ConfigError: no browser sends it, so nobody could connect.
+    """
+    found = _ORIGIN.fullmatch(text.strip())
+    try:
+        if found is not None:
+            host = found[2].encode("idna").decode() if not found[2].isascii() else found[2]
+            return normal_origin(f"{found[1]}://{host}{found[3] or ''}")
+    except UnicodeError:
+        pass
+    if text == "null":  # pages without an origin, as files
+        return normal_origin(text)
+    raise ConfigError(
+        f"not an origin: {text!r}; write the page's scheme and host, as https://example.org, "
+        "without a path; there are no patterns"
+    )
+
+
+_ORIGIN = re.compile(
+    r"(?!wss?:)([A-Za-z][A-Za-z0-9+.\-]*)://([^\s/?#@*:\[\]]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?"
+)
 _ONCE = ("host", "sec-websocket-key", "sec-websocket-version", "content-length")
 _UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade, close"}
 
