@@ -6,14 +6,16 @@ Every combination of bits is walked in ``tests/net``; here it is about what they
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 import zlib
+from collections.abc import Callable
 
 import pytest
 
 from ..net.model import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame
 from .conftest import Target
-from .peer import JSON, Peer, close_all, repeated
+from .peer import JSON, Peer, close_all, repeated, request
 
 MiB = 2**20
 
@@ -214,6 +216,50 @@ def test_a_large_message_costs_its_connection_nothing_afterwards(target: Target)
             close_all(peers)
 
     target.attack(case)
+
+
+def test_messages_of_a_middling_size_cost_their_connections_nothing_afterwards(
+    target: Target,
+) -> None:
+    """The first comes in several reads, the others in one each: picows' buffer has grown."""
+    frame = Frame(TEXT, b'{"type":"ping","x":"' + b"x" * 60_000 + b'"}').encode()
+
+    def case() -> None:
+        before = target.rss()
+        peers = [Peer(target.port) for _ in range(600)]
+        try:
+            for _ in range(3):
+                for peer in peers:
+                    peer.raw(frame)
+                    assert peer.message() == {"type": "pong"}
+            deadline = time.monotonic() + 3
+            while target.rss() - before > 25 and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert target.rss() - before < 25
+        finally:
+            close_all(peers)
+
+    target.attack(case)
+
+
+def test_what_unfinished_frames_took_comes_back_with_their_connections(
+    special: Callable[..., Target],
+) -> None:
+    """On a server of its own: one that was attacked before has free memory to use again."""
+    fresh = special("app:wire")
+    data = request() + Frame(TEXT, b"x" * 64_000).encode()[:-1]
+    before = fresh.rss()
+    socks = [socket.create_connection(("127.0.0.1", fresh.port)) for _ in range(1000)]
+    for sock in socks:
+        sock.sendall(data)
+    time.sleep(1)
+    assert fresh.rss() - before > 50
+    for sock in socks:
+        sock.close()
+    deadline = time.monotonic() + 8
+    while fresh.rss() - before > 25 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert fresh.rss() - before < 25
 
 
 def test_a_valid_frame_in_one_byte_segments_is_served(target: Target) -> None:

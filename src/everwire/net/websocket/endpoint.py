@@ -23,7 +23,8 @@ from .pages import give_back
 logger = logging.getLogger("everwire.net")
 
 TEXT, BINARY = WSMsgType.TEXT, WSMsgType.BINARY
-LARGE = 64 * KiB  # of a frame, from which on its memory is looked after
+LARGE = 16 * KiB  # of a frame or of a read, from which on its memory is looked after
+KEEP = 0.2  # seconds for which memory that was read into is kept: often there is more to come
 HEADER = 14  # the longest of a frame
 PONGS_A_READ = 16  # pings of one read that are answered each; of more, the last
 SOCKET_BUFFER = 64 * KiB
@@ -45,7 +46,7 @@ class WebSocket(WSListener):
     """
 
     __slots__ = (
-        "_assembly", "_close_sent", "_close_timeout", "_late_ping", "_max_message", "_over",
+        "_assembly", "_close_sent", "_close_timeout", "_giving_back", "_late_ping", "_max_message", "_over",
         "_peer_close", "_picows", "_pings", "_unfinished", "came", "compressed", "max_frame",
         "receiver", "remote", "subprotocol", "write",
     )  # fmt: skip
@@ -67,6 +68,7 @@ class WebSocket(WSListener):
         """bytes behind the last whole frame: they are in picows' buffer, out of sight"""
         self._unfinished = 0
         """as many of them as were taken from the budget"""
+        self._giving_back = False
         self.max_frame = max_message
         self._late_ping: bytes | None = None
         self._close_sent: tuple[int, str] | None = None
@@ -208,10 +210,17 @@ class WebSocket(WSListener):
     def _frame_came(self) -> None:
         ASSEMBLING.used -= self._unfinished
         self._unfinished = 0
-        asyncio.get_running_loop().call_soon(self._give_back)
+        self.much_came()
+
+    def much_came(self) -> None:
+        """A read, or a frame, has filled much of picows' buffer and is done with."""
+        if not self._giving_back:
+            self._giving_back = True
+            asyncio.get_running_loop().call_later(KEEP, self._give_back)
 
     def _give_back(self) -> None:
-        """Give the system the memory of a large frame: picows' buffer never shrinks."""
+        """Give the system what of picows' buffer is free: it never shrinks."""
+        self._giving_back = False
         if self._picows is not None:
             protocol: Any = self._picows.underlying_transport.get_protocol()
             give_back(protocol.get_buffer(-1))

@@ -7,7 +7,7 @@ import mmap
 import sys
 from typing import Any
 
-APART = 256 * 1024  # bytes from which on a block is mapped by itself
+APART = 64 * 1024  # bytes from which on a block is mapped by itself
 _M_MMAP_THRESHOLD = -3
 _DONT_NEED = getattr(mmap, "MADV_DONTNEED", None)
 try:

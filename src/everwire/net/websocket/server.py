@@ -33,6 +33,8 @@ class _Protocol(WSProtocol):  # type: ignore[misc]
         WSProtocol.buffer_updated(self, nbytes)
         if websocket.came > LARGE:
             websocket.frame_unfinished()
+        elif nbytes > LARGE:
+            websocket.much_came()
 
 
 def accept_upgrade(
