@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ..net.websocket import TRIM_EVERY, Trimmer
 from .native.front import Asset
 from .native.listener import Listener
 from .native.tls import Tls
@@ -77,6 +78,7 @@ class Server:
             ConfigError: it cannot be used.
         """
         self._tls = tls
+        self.node.wheel.add(Trimmer(), TRIM_EVERY)
         await self._listener.start(host, port, tls=tls, reuse_port=reuse_port)
 
     async def start_unix(self, path: str) -> None:

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from .client import PicowsNetwork
 from .endpoint import SOCKET_BUFFER, WebSocket
-from .pages import keep_large_apart
+from .pages import TRIM_EVERY, Trimmer, keep_large_apart
 from .server import accept_upgrade
 
-__all__ = ["SOCKET_BUFFER", "PicowsNetwork", "WebSocket", "accept_upgrade", "keep_large_apart"]
+__all__ = [
+    "SOCKET_BUFFER",
+    "TRIM_EVERY",
+    "PicowsNetwork",
+    "Trimmer",
+    "WebSocket",
+    "accept_upgrade",
+    "keep_large_apart",
+]

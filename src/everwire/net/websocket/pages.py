@@ -8,6 +8,8 @@ import sys
 from typing import Any
 
 APART = 64 * 1024  # bytes from which on a block is mapped by itself
+WORTHWHILE = 8 * 2**20  # bytes that came free, for which the heap is gone through
+TRIM_EVERY = 15.0  # seconds; going through the heap takes some milliseconds
 _M_MMAP_THRESHOLD = -3
 _DONT_NEED = getattr(mmap, "MADV_DONTNEED", None)
 try:
@@ -36,3 +38,42 @@ def give_back(free: memoryview) -> None:
     end = (start + len(free)) // mmap.PAGESIZE * mmap.PAGESIZE
     if end > first:
         _libc.madvise(first, end - first, _DONT_NEED)
+
+
+class _HeapFigures(ctypes.Structure):
+    """glibc's ``struct mallinfo2``; the ninth is what is free in the heap."""
+
+    _fields_ = tuple((f"figure{n}", ctypes.c_size_t) for n in range(10))
+
+
+class Trimmer:
+    """Gives the system what thousands of connections left free in the middle of the heap.
+
+    glibc by itself gives back only what is free at its end, where something is always left.
+    Put it on a :class:`~everwire.net.heartbeat.Wheel`.
+    """
+
+    __slots__ = ("_resident",)
+
+    def __init__(self) -> None:
+        self._resident = 0
+
+    def tick(self, now: float) -> float:
+        """Trim the heap if much is free in it, and memory has grown since the last time."""
+        if not hasattr(_libc, "mallinfo2"):
+            return 0.0
+        _libc.mallinfo2.restype = _HeapFigures
+        resident = _resident()
+        if resident - self._resident >= WORTHWHILE and _libc.mallinfo2().figure8 >= WORTHWHILE:
+            _libc.malloc_trim(0)
+            resident = _resident()
+        elif resident >= self._resident:
+            return TRIM_EVERY
+        self._resident = resident
+        return TRIM_EVERY
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has (glibc: so there is a Linux below)."""
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[1]) * mmap.PAGESIZE
