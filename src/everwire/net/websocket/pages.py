@@ -43,7 +43,7 @@ def give_back(free: memoryview) -> None:
 class _HeapFigures(ctypes.Structure):
     """glibc's ``struct mallinfo2``; the ninth is what is free in the heap."""
 
-    _fields_ = tuple((f"figure{n}", ctypes.c_size_t) for n in range(10))
+    _fields_ = [(f"figure{n}", ctypes.c_size_t) for n in range(10)]  # type: ignore[mutable-override]
 
 
 class Trimmer:
@@ -53,23 +53,24 @@ class Trimmer:
     Put it on a :class:`~everwire.net.heartbeat.Wheel`.
     """
 
-    __slots__ = ("_resident",)
+    __slots__ = ("_free", "_resident")
 
     def __init__(self) -> None:
-        self._resident = 0
+        self._free = self._resident = 0
 
     def tick(self, now: float) -> float:
-        """Trim the heap if much is free in it, and memory has grown since the last time."""
+        """Trim the heap if much came free in it since the last time, or memory grew."""
         if not hasattr(_libc, "mallinfo2"):
             return 0.0
         _libc.mallinfo2.restype = _HeapFigures
-        resident = _resident()
-        if resident - self._resident >= WORTHWHILE and _libc.mallinfo2().figure8 >= WORTHWHILE:
+        free, resident = _libc.mallinfo2().figure8, _resident()
+        grown = max(free - self._free, min(free, resident - self._resident))
+        if grown >= WORTHWHILE:
             _libc.malloc_trim(0)
-            resident = _resident()
-        elif resident >= self._resident:
-            return TRIM_EVERY
-        self._resident = resident
+            self._free, self._resident = free, _resident()
+        else:
+            self._free = min(self._free, free)
+            self._resident = min(self._resident, resident)
         return TRIM_EVERY
 
 
