@@ -29,6 +29,7 @@ from everwire import (
     RequestTimeout,
     Unauthorized,
     connect,
+    from_thread,
 )
 from everwire.client import Ack, Subscription
 
@@ -57,6 +58,14 @@ async def members(conn: Connection, room: str) -> list[str]:
 @wire.command
 async def say(conn: Connection, room: str, text: str) -> Position:
     return await wire.publish(f"chat:{room}", {"by": conn.user, "text": text})
+
+
+@wire.command
+def say_slowly(conn: Connection, room: str, text: str) -> Position:
+    position = from_thread.run(wire.publish, f"chat:{room}", {"text": text}, id="1")
+    assert_type(position, Position)
+    from_thread.run(wire.publish, 5)  # type: ignore[arg-type, call-arg]
+    return position
 
 
 @wire.event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import msgspec
 from ..brokers import Broker, open_broker
 from ..brokers.base import ChannelOptions, Page
 from ..errors import ConfigError
+from ..from_thread import awaitable_only
 from ..limits import Limits
 from ..protocol.channels import ChannelPattern
 from ..protocol.messages import Member, Position
@@ -77,6 +79,9 @@ class _Handlers:
 class Everwire:
     """A realtime application: its channels, queries, commands and events.
 
+    What is declared may be ``async`` or a plain function. A plain one runs in a thread,
+    where it may block; there, coroutines are called by :func:`everwire.from_thread.run`.
+
     Args:
         broker: where messages are numbered and kept: a URL (``memory://``), a
             :class:`~everwire.brokers.Broker`, or ``auto``.
@@ -104,6 +109,7 @@ class Everwire:
         if isinstance(broker, str):
             open_broker(broker, self.limits)  # an unknown one is refused here, not at start
         self._node: Node | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     # ---- what a user declares ---------------------------------------------------
 
@@ -209,6 +215,16 @@ class Everwire:
             )
         return self._node
 
+    def _here(self) -> Node:
+        node = self.node
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "this is not the event loop that the application runs on; use "
+                "asyncio.run_coroutine_threadsafe(…, its loop)"
+            )
+        return node
+
+    @awaitable_only
     async def publish(self, channel: str, data: Any, *, id: str = "") -> Position:  # noqa: A002
         """Publish to a channel; return where it is stored.
 
@@ -224,26 +240,29 @@ class Everwire:
             RequestError: refused; ``temporary`` tells whether to try again.
             BrokerUnavailable: not stored, or not known to be (``outcome``).
         """
-        return (await self.node.publish(channel, data, message_id=id)).position
+        return (await self._here().publish(channel, data, message_id=id)).position
 
+    @awaitable_only
     async def history(self, channel: str, *, limit: int = 100) -> Page:
         """Return the last ``limit`` messages of a channel, as records. Safe to cancel.
 
         Raises:
             BrokerUnavailable: the broker does not answer.
         """
-        return await self.node.history(channel, limit=limit)
+        return await self._here().history(channel, limit=limit)
 
+    @awaitable_only
     async def presence(self, channel: str) -> Sequence[Member]:
         """Return who is present in a channel. Safe to cancel.
 
         Raises:
             BrokerUnavailable: the broker does not answer.
         """
-        return (await self.node.presence(channel))[0]
+        return (await self._here().presence(channel))[0]
 
     # ---- running -------------------------------------------------------------------
 
+    @awaitable_only
     async def start(self) -> Node:
         """Start the node, without a listener. Cancelling leaves it stopped.
 
@@ -260,9 +279,10 @@ class Everwire:
             broker = open_broker(broker, self.limits, wall=self.wall)
         node = Node(self, broker)
         await node.start()
-        self._node = node
+        self._node, self._loop = node, asyncio.get_running_loop()
         return node
 
+    @awaitable_only
     async def stop(self) -> None:
         """Close all connections and stop the node. Safe to call twice."""
         node, self._node = self._node, None

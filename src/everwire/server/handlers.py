@@ -7,7 +7,6 @@ whose only other parameter is called ``payload`` is given the payload as it is.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +15,9 @@ from typing import Any, get_type_hints
 import msgspec
 
 from ..errors import BadData, BadRequest, ConfigError
+from ..from_thread import remember_loop
 from ..protocol.data import check_data
+from .threads import FromThread, in_thread
 
 Function = Callable[..., Any]
 
@@ -113,9 +114,10 @@ class Handler:
 
         Cancelling cancels it; a thread runs to its end, and its result is dropped.
         """
+        loop = remember_loop()
         if self._is_async:
             return await self.function(connection, **arguments)
-        return await asyncio.to_thread(self.function, connection, **arguments)
+        return await in_thread(partial(self.function, FromThread(connection, loop), **arguments))
 
 
 def _same(value: Any) -> Any:
@@ -157,9 +159,10 @@ async def call_flexibly(function: Function, offered: dict[str, Any]) -> Any:
     check_parameters(function, tuple(offered))
     wanted = inspect.signature(function).parameters
     chosen = {name: offered[name] for name in wanted if name in offered}
+    remember_loop()
     if inspect.iscoroutinefunction(function):
         return await function(**chosen)
-    return await asyncio.to_thread(function, **chosen)
+    return await in_thread(partial(function, **chosen))
 
 
 def checked(data: Any) -> None:

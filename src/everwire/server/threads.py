@@ -1,0 +1,69 @@
+"""Handlers that are plain functions: they run in threads, and the event loop stays free."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from ..from_thread import call_on, raise_in_thread, running_loop
+
+
+class FromThread:
+    """A connection as a handler sees it from a thread.
+
+    Its attributes are the connection's. Its methods are called on the event loop, and
+    the thread waits for them; coroutines cannot be called, see :mod:`everwire.from_thread`.
+    """
+
+    __slots__ = ("_connection", "_loop")
+
+    def __init__(self, connection: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._connection = connection
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._connection, name)
+        return self._hopping(value) if inspect.ismethod(value) else value
+
+    def _hopping(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if running_loop() is self._loop:  # it was kept, and is used by async code now
+                return method(*args, **kwargs)
+            if inspect.iscoroutinefunction(method):
+                raise_in_thread(method.__name__)
+            return call_on(self._loop, method, *args, **kwargs)
+
+        return call
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self._connection)
+
+    def __eq__(self, other: object) -> bool:
+        return self._connection is getattr(other, "_connection", other)
+
+    def __hash__(self) -> int:
+        return hash(self._connection)
+
+    def __repr__(self) -> str:
+        return repr(self._connection)
+
+
+async def in_thread(function: Callable[[], Any]) -> Any:
+    """Call a user's function in a thread; await what it returns, if that wants to be.
+
+    Cancelling stops waiting: the thread runs to its end, and its result is dropped.
+    """
+    result = await asyncio.to_thread(_contained, function)
+    return await result if inspect.isawaitable(result) else result
+
+
+def _contained(function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except StopIteration as error:  # no future can be given this one: it would never be done
+        raise RuntimeError("the handler raised StopIteration") from error
