@@ -30,6 +30,8 @@ class Limits:
     """a WebSocket message; above it the connection is closed with 1009"""
     auth: int = 64 * KiB
     """the first message, before the user is known"""
+    elements: int = 50_000
+    """values and keys in a message, however small: each takes up to half a microsecond of the loop"""
     assembling: int = 64 * MiB
     """unfinished, fragmented messages of all connections of a process; beyond: 1013"""
     handshake: int = 16 * KiB
@@ -108,6 +110,7 @@ class Limits:
         return {
             "message": self.message,
             "auth": self.auth,
+            "elements": self.elements,
             "inflight": self.inflight,
             "subscriptions": self.subscriptions,
             "subscribeBatch": self.subscribe_batch,

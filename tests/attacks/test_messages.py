@@ -262,26 +262,6 @@ def test_names_that_mean_something_to_some_language_are_data(
 # ---- much of it -------------------------------------------------------------------------
 
 
-def test_a_megabyte_of_small_things_is_handled_in_linear_time(target: Target) -> None:
-    loads = [
-        "[" + "{}," * 340_000 + "{}]",
-        json.dumps({f"k{n}": n for n in range(60_000)}),
-        json.dumps([0] * 340_000),
-        json.dumps({str(n << 40): 0 for n in range(40_000)}),
-    ]
-
-    def case() -> None:
-        with Peer(target.port, JSON) as peer:
-            peer.auth()
-            before = target.cpu()
-            for n, load in enumerate(loads):
-                peer.say(PUBLISH.replace('"c"', '"large"') % (fresh(), load))
-                assert peer.message()["type"] == "response", n
-            assert target.cpu() - before < 1.5
-
-    target.attack(case)
-
-
 def test_keys_made_to_collide_cost_no_more_than_others(target: Target) -> None:
     """Numbers as keys are refused in MessagePack; what matters is that it does not take long."""
     collide = [2**61 - 1, *((n << 44) for n in range(90_000))]

@@ -48,6 +48,8 @@ def _check_nested(value: Any, depth: int) -> None:
         kind = type(item)
         if kind is str or kind is bool or item is None:
             continue
+        if kind is int and _INT_MIN <= item <= _INT_MAX:
+            continue
         if kind is dict or kind is list:
             _check_nested(item, depth - 1)
         else:

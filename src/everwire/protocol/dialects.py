@@ -69,6 +69,10 @@ class Dialect(ABC):
         """
 
     @abstractmethod
+    def has_more_than(self, payload: bytes | memoryview, most: int) -> bool:
+        """Tell whether a message has more than ``most`` values and keys, without decoding it."""
+
+    @abstractmethod
     def request_id(self, payload: bytes | memoryview) -> m.RequestId | None:
         """Read no more than a message's request id, None if there is none to be found.
 

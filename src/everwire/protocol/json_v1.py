@@ -7,7 +7,7 @@ from typing import Any, Union
 import msgspec
 
 from ..errors import BadData
-from . import messages as m
+from . import json_scan, messages as m
 from .data import from_base64, json_data
 from .dialects import BadMessage, Dialect, payload_field
 from .frames import Opcode
@@ -62,6 +62,9 @@ class JsonV1(Dialect):
             raise BadMessage(str(error), request_id=_request_id(payload)) from None
         except (msgspec.DecodeError, ValueError) as error:
             raise BadMessage(f"not JSON: {error}") from None
+
+    def has_more_than(self, payload: bytes | memoryview, most: int) -> bool:
+        return json_scan.has_more_than(bytes(payload), most)
 
     def request_id(self, payload: bytes | memoryview) -> m.RequestId | None:
         return request_id_of(payload)

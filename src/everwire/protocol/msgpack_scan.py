@@ -1,24 +1,36 @@
-"""A look at the keys of MessagePack maps before anything is built of them.
+"""A look at MessagePack before anything is built of it: how much it is, and its maps' keys.
 
-A map's keys may be anything in MessagePack, and arrays of -1 and -2 all have one hash in
-Python: a map of them takes quadratic time to build, minutes for a megabyte. Keys must be
-text here anyway; text is hashed with a secret.
+A megabyte may be a million empty arrays, and a map's keys may be anything: arrays of -1
+and -2 all have one hash in Python, so that a map of them takes quadratic time to build,
+minutes for a megabyte. Keys must be text here anyway; text is hashed with a secret.
 """
 
 from __future__ import annotations
 
 SMALL = 4096  # bytes; what a map of this size costs, whatever its keys, is a millisecond
 
-# What follows the first byte: a fixed number of bytes, or a length of so many bytes and
-# so many more bytes beside what it counts.
-_FIXED = {
-    0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
-    0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17,
-}  # fmt: skip
+# By the first byte of a value: how many bytes it has, where that is known from it alone.
+_SIZES = [1] * 256
+for _first in range(0xA0, 0xC0):
+    _SIZES[_first] = _first - 0x9F
+for _first, _size in {
+    0xCA: 5, 0xCB: 9, 0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9,
+    0xD4: 3, 0xD5: 4, 0xD6: 6, 0xD7: 10, 0xD8: 18,
+}.items():  # fmt: skip
+    _SIZES[_first] = _size
+for _first in (*range(0x80, 0xA0), *range(0xC4, 0xCA), *range(0xD9, 0xE0)):
+    _SIZES[_first] = 0
+# Where a length follows: of how many bytes it is, and how many more than it says there are.
 _COUNTED = {
     0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1),
     0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0),
 }  # fmt: skip
+_TEXT = frozenset((*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB))
+
+
+def has_more_than(data: bytes, most: int) -> bool:
+    """Tell whether ``data`` has more than ``most`` values and keys; takes no longer for more."""
+    return len(data) > most and _walk(data, most)[0] > most
 
 
 def has_odd_keys(data: bytes) -> bool:
@@ -28,43 +40,42 @@ def has_odd_keys(data: bytes) -> bool:
     """
     if len(data) <= SMALL or (0xDE not in data and 0xDF not in data):
         return False
-    position, end = 0, len(data)
-    stack: list[tuple[int, bool, bool]] = []
-    left, in_map, key_next = 1, False, False
-    while position < end:
+    return _walk(data, len(data))[1]
+
+
+def _walk(data: bytes, most: int) -> tuple[int, bool]:
+    """Count values and keys, until there are more than ``most`` or a key is not text."""
+    position, end, seen = 0, len(data), 0
+    stack: list[tuple[int, bool]] = []
+    left, in_map = 1, False  # of a map keys and values are left, a key first
+    while position < end and seen <= most:
         while left == 0:
             if not stack:
-                return False
-            left, in_map, key_next = stack.pop()
+                return seen, False
+            left, in_map = stack.pop()
         first = data[position]
-        if in_map and key_next and not (0xA0 <= first <= 0xBF or 0xD9 <= first <= 0xDB):
-            return True
-        key_next = not key_next
+        if in_map and left & 1 == 0 and first not in _TEXT:
+            return seen, True
+        seen += 1
         left -= 1
-        if first < 0x80 or first >= 0xE0 or 0xC0 <= first <= 0xC3:
-            position += 1
-        elif 0xA0 <= first <= 0xBF:
-            position += first - 0x9F
-        elif first in _FIXED:
-            position += 1 + _FIXED[first]
-        elif first in _COUNTED:
+        size = _SIZES[first]
+        if size:
+            position += size
+            continue
+        if first in _COUNTED:
             width, more = _COUNTED[first]
             size = int.from_bytes(data[position + 1 : position + 1 + width], "big")
             position += 1 + width + more + size
+            continue
+        if first < 0xA0:
+            count, head, is_map = first & 15, 1, first < 0x90
         else:
-            count, head, is_map = _container(data, position, first)
-            position += head
-            stack.append((left, in_map, key_next))
-            left, in_map, key_next = (2 * count, True, True) if is_map else (count, False, False)
-    return False
-
-
-def _container(data: bytes, position: int, first: int) -> tuple[int, int, bool]:
-    """Read the head of an array or a map: its count, its size, and whether it is a map."""
-    if first < 0x90:
-        return first - 0x80, 1, True
-    if first < 0xA0:
-        return first - 0x90, 1, False
-    width = 2 if first in (0xDC, 0xDE) else 4
-    count = int.from_bytes(data[position + 1 : position + 1 + width], "big")
-    return count, 1 + width, first >= 0xDE
+            head = 3 if first in (0xDC, 0xDE) else 5
+            count = int.from_bytes(data[position + 1 : position + head], "big")
+            is_map = first >= 0xDE
+        position += head
+        if count:
+            if left:
+                stack.append((left, in_map))
+            left, in_map = (2 * count, True) if is_map else (count, False)
+    return seen, False

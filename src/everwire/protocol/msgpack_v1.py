@@ -10,11 +10,10 @@ from typing import Any, Union
 
 import msgspec
 
-from . import messages as m
+from . import messages as m, msgpack_scan
 from .dialects import BadMessage, Dialect
 from .frames import Opcode
 from .json_v1 import usable_id, without_nulls
-from .msgpack_scan import SMALL, has_odd_keys
 
 _encoder = msgspec.msgpack.Encoder()
 _TAGS: dict[type[m.Message], int] = {cls: tag for tag, cls in enumerate(m.MESSAGES)}
@@ -49,7 +48,7 @@ class MsgpackV1(Dialect):
     opcode = Opcode.BINARY
 
     def decode(self, payload: bytes | memoryview) -> m.Message:
-        if len(payload) > SMALL and has_odd_keys(bytes(payload)):
+        if len(payload) > msgpack_scan.SMALL and msgpack_scan.has_odd_keys(bytes(payload)):
             raise BadMessage("a map's keys must be text", request_id=self.request_id(payload))
         try:
             try:
@@ -63,6 +62,9 @@ class MsgpackV1(Dialect):
             raise BadMessage("nested too deep") from None
         except (msgspec.DecodeError, ValueError) as error:
             raise BadMessage(f"not MessagePack: {error}") from None
+
+    def has_more_than(self, payload: bytes | memoryview, most: int) -> bool:
+        return msgpack_scan.has_more_than(bytes(payload), most)
 
     def request_id(self, payload: bytes | memoryview) -> m.RequestId | None:
         try:

@@ -14,7 +14,7 @@ import msgspec
 from ..codes import ErrorCode
 from ..errors import BadData
 from ..limits import MAX_INTEGER
-from . import messages as m
+from . import json_scan, messages as m
 from .data import from_base64, json_data
 from .dialects import BadMessage, Dialect
 from .frames import Opcode
@@ -62,6 +62,9 @@ class Plain(Dialect):
             unknown_type=True,
             strike=False,
         )
+
+    def has_more_than(self, payload: bytes | memoryview, most: int) -> bool:
+        return json_scan.has_more_than(bytes(payload), most)
 
     def request_id(self, payload: bytes | memoryview) -> m.RequestId | None:
         return request_id_of(payload)

@@ -159,6 +159,13 @@ class Connection(Liveness):
         if len(payload) > self.node.limits.message:  # not worth decoding whole
             self.refuse(self.dialect.request_id(payload), RequestError(code=ErrorCode.TOO_BIG))
             return
+        most = self.node.limits.elements
+        if len(payload) > most and self.dialect.has_more_than(payload, most):
+            request_id = self.dialect.request_id(payload)
+            self.bad(
+                BadMessage(f"a message may have {most} values and keys", request_id=request_id)
+            )
+            return
         try:
             message = self.dialect.decode(payload)
         except BadMessage as bad:
