@@ -107,6 +107,7 @@ def react(
     reaction = Reaction()
     kind: int | None = None
     parts: list[bytes] = []
+    size = 0
     decoder: Any = None
     for frame in frames:
         faults: set[int | None] = set()
@@ -121,7 +122,8 @@ def react(
         if not frame.control and frame.opcode in DEFINED:
             if (frame.opcode == CONTINUATION) is (kind is None):
                 faults.add(1002)
-            if frame.size + sum(map(len, parts)) > max_message or len(parts) >= max_fragments:
+            size += frame.size
+            if size > max_message or len(parts) >= max_fragments + size // 64:
                 faults.add(1009)
         text = frame.opcode == TEXT or (frame.opcode == CONTINUATION and kind == TEXT)
         if text and frame.opcode in DEFINED and frame.claims is None:
@@ -165,7 +167,7 @@ def react(
             if frame.fin:
                 reaction.delivered.append((kind, b"".join(parts)))
                 reaction.in_order.append(reaction.delivered[-1])
-                kind, parts, decoder = None, [], None
+                kind, parts, size, decoder = None, [], 0, None
     return reaction
 
 

@@ -424,6 +424,22 @@ def test_a_frame_before_a_refused_one_in_the_same_read_is_not_delivered() -> Non
     on_sockets(scenario)
 
 
+@pytest.mark.parametrize("behind", [Frame(CLOSE, b"\x03\xe8"), Frame(3), Frame(TEXT, masked=False)])
+def test_what_is_refused_behind_a_close_frame_in_the_same_read_is_nothing(behind: Frame) -> None:
+    """picows fails before it hands on the close frame, but has noted it."""
+
+    async def scenario(served: Served) -> None:
+        for body in (b"\x0f\xa0bye", b""):
+            reader, writer, receiver = await served.dial()
+            writer.write(wire_of([Frame(TEXT, b"a"), Frame(CLOSE, body), behind]))
+            (frame,) = await read_frames(reader)
+            assert code_of(frame) == (4000 if body else 1000)
+            assert receiver.payloads == [b"a"]
+            assert receiver.ends == [(4000, "bye") if body else (1000, "")]
+
+    on_sockets(scenario)
+
+
 # ---- writing ---------------------------------------------------------------------------
 
 

@@ -135,6 +135,13 @@ def test_inflating_stops_at_the_limit() -> None:
     assert refused.value.code == 1007
 
 
+def test_a_limit_of_what_comes_out_is_one_to_the_byte() -> None:
+    assert inflate(deflate(bytes(1000)), 1000) == bytes(1000)
+    with pytest.raises(Refused) as refused:
+        inflate(deflate(bytes(1000)), 999)
+    assert refused.value.code == 1009
+
+
 def test_a_message_may_end_with_a_last_block() -> None:
     """RFC 7692 sections 7.2.3.4 and 7.2.3.5."""
     deflater = zlib.compressobj(9, zlib.DEFLATED, -15)

@@ -1,7 +1,7 @@
 """Putting a fragmented message together (RFC 6455 sections 5.4 and 8.1). No I/O.
 
-Bounded three ways: bytes of a message, fragments of a message, and bytes of all
-unfinished messages of the process, however many connections hold them.
+Bounded three ways: bytes of a message, fragments of a message beside its bytes, and bytes
+of all unfinished messages of the process, however many connections hold them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ..errors import ProtocolError
 from .frames import Opcode
 
 MAX_FRAGMENTS = 1024
+FRAGMENT = 64  # bytes of a message that pay for one fragment more: so is the work bounded by them
 
 
 class Refused(ProtocolError):
@@ -45,7 +46,7 @@ class Assembly:
     """
 
     __slots__ = (
-        "_budget", "_fragments", "_max", "_size", "_utf8", "compressed", "opcode", "since",
+        "_budget", "_data", "_fragments", "_max", "_size", "_utf8", "compressed", "opcode", "since",
     )  # fmt: skip
 
     def __init__(
@@ -56,7 +57,8 @@ class Assembly:
         self.since = since
         self._max = max_message
         self._budget = budget
-        self._fragments: list[bytes] = []
+        self._data = bytearray()
+        self._fragments = 0
         self._size = 0
         self._utf8: Any = None
         if opcode == Opcode.TEXT and not compressed:
@@ -71,19 +73,20 @@ class Assembly:
         """
         self._size += len(payload)
         self._budget.used += len(payload)
-        self._fragments.append(payload)
+        self._fragments += 1
         if self._size > self._max:
             raise Refused(CloseCode.TOO_BIG, f"a message may have {self._max} bytes")
-        if len(self._fragments) > MAX_FRAGMENTS:
-            raise Refused(CloseCode.TOO_BIG, f"a message may have {MAX_FRAGMENTS} fragments")
+        if self._fragments > MAX_FRAGMENTS + self._size // FRAGMENT:
+            raise Refused(CloseCode.TOO_BIG, "too many small fragments")
         if self._budget.used > self._budget.limit:
             raise Refused(CloseCode.TRY_AGAIN_LATER, "too many unfinished messages; later")
         if self._utf8 is not None:
             self._utf8.decode(payload, fin)
-        return b"".join(self._fragments) if fin else None
+        self._data += payload
+        return bytes(self._data) if fin else None
 
     def release(self) -> None:
         """Give back what was taken of the budget; twice is once."""
         self._budget.used -= self._size
         self._size = 0
-        self._fragments = []
+        self._data = bytearray()

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import inspect
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ..errors import ConfigError
 from ..limits import Limits, MiB
 from ..net.heartbeat import Wheel
 from ..net.transport import Handshake, Receiver, Transport
-from ..protocol.frames import frame
+from ..protocol.deflate import deflated_frame
+from ..protocol.frames import Opcode, frame
 from ..server.native.listener import Listener
 
 HOST = "127.0.0.1"
@@ -36,7 +35,8 @@ class Echo:
         open_ones.add(self)
 
     def received(self, opcode: int, payload: bytes | memoryview) -> None:
-        self._transport.write(frame(opcode, bytes(payload)))
+        framed = deflated_frame if self._transport.compressed else frame
+        self._transport.write(framed(Opcode(opcode), bytes(payload)))
 
     def heard(self) -> None:
         """Nobody waits for a sign of life."""
@@ -65,18 +65,13 @@ class EchoServer:
     def __init__(self, limits: Limits | None = None, *, deflate: bool = False) -> None:
         self._open: set[Echo] = set()
         self._wheel = Wheel(asyncio.get_running_loop())
-        options: dict[str, Any] = {}
-        if deflate:
-            if "compression" not in inspect.signature(Listener).parameters:
-                raise ConfigError("this listener has no compression yet: leave --deflate out")
-            options["compression"] = True
         self._listener = Listener(
             limits=limits or Limits(message=MAX_MESSAGE, hard_cap=MAX_MESSAGE),
             wheel=self._wheel,
             accept=self._accept,
             paths=_Anywhere(),
             assets={},
-            **options,
+            compression=deflate,
         )
 
     @property
