@@ -24,8 +24,8 @@ class Target:
         secrets: what must never be in its log.
     """
 
-    def __init__(self, app: str, *, descriptors: int = 0) -> None:
-        command: list[str | Path] = [BIN / "everwire", "serve", app, "--port", "0"]
+    def __init__(self, app: str, *options: str, descriptors: int = 0) -> None:
+        command: list[str | Path] = [BIN / "everwire", "serve", app, "--port", "0", *options]
         if descriptors:
             command = ["prlimit", f"--nofile={descriptors}:{descriptors}", *command]
         self.child = Child(command, cwd=HERE)
@@ -122,13 +122,22 @@ def brief() -> Iterator[Target]:
     made.stop()
 
 
+@pytest.fixture(scope="package")
+def compressing() -> Iterator[Target]:
+    """A server that agrees to compression, and lets pages of two origins connect."""
+    origins = ["--origin", "https://ok.example", "--origin", "http://local.example:8080"]
+    made = Target("app:wire", "--compression", *origins)
+    yield made
+    made.stop()
+
+
 @pytest.fixture
 def special() -> Iterator[Callable[..., Target]]:
     """Start one for a test alone: ``special("app:wire", descriptors=64)``."""
     made: list[Target] = []
 
-    def start(app: str, **options: int) -> Target:
-        made.append(Target(app, **options))
+    def start(app: str, **settings: int) -> Target:
+        made.append(Target(app, **settings))
         return made[-1]
 
     yield start

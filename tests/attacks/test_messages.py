@@ -216,6 +216,25 @@ def test_a_field_of_the_wrong_kind_is_an_error_and_nothing_else(
     target.attack(case)
 
 
+@pytest.mark.parametrize(
+    "name", ["toString", "__proto__", "error", "", "x" * 5000, "\0", "disconnect"]
+)
+@pytest.mark.parametrize("dialect", [None, JSON])
+def test_an_event_that_nobody_knows_is_nothing_whatever_it_is_called(
+    target: Target, dialect: str | None, name: str
+) -> None:
+    def case() -> None:
+        with Peer(target.port, dialect) as peer:
+            if dialect is None:
+                peer.say({"type": "event", "id": 1, "payload": {"event": name, "data": {"a": 1}}})
+            else:
+                peer.auth().say({"type": "event", "name": name, "data": {"a": 1}})
+            peer.say({"type": "ping"})
+            assert peer.message()["type"] == "pong"
+
+    target.attack(case)
+
+
 def test_of_equal_keys_the_last_one_wins_for_everybody(target: Target) -> None:
     """Data is written anew before it is sent on: no two readers can differ about it."""
 
