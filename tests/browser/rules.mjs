@@ -569,6 +569,20 @@ check("the outbox holds 1000; the next is refused at once", async () => {
   assert.equal(peer.all("publish").length, 1_000);
 });
 
+check("names that mean something to JavaScript are data like any other", async () => {
+  const { peer, client, seen, sid } = await joined();
+  const data = JSON.parse('{"__proto__": {"admin": 1}, "constructor": {"prototype": {"admin": 1}}, "toString": null}');
+  peer.say(message(sid, 1, { data }));
+  const answer = client.query("q");
+  peer.respond(peer.all("query")[0], data);
+  for (const came of [seen[0], await answer]) {
+    assert.deepEqual(Object.keys(came), ["__proto__", "constructor", "toString"]);
+    assert.equal(JSON.stringify(came), JSON.stringify(data));
+  }
+  assert.equal({}.admin, undefined);
+  assert.equal(Object.admin, undefined);
+});
+
 check("what is larger than the server's limit is refused at once", async () => {
   const { peer, client } = await connected();
   assert.equal((await failure(client.publish("c", "ä".repeat(500)))).name, "too_big");

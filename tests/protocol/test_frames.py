@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from everwire.protocol.frames import Opcode, close_payload, frame, split_frames
+from everwire.protocol.frames import Opcode, close_payload, frame, may_be_sent, split_frames
 
 from .wire import examples
 
@@ -65,3 +65,8 @@ def test_a_close_reason_is_cut_between_characters(code: int, reason: str) -> Non
 
 def test_a_close_reason_need_not_be_valid_text() -> None:
     assert close_payload(1000, "a\ud800b")[2:].decode() == "a?b"
+
+
+def test_exactly_the_close_codes_that_a_frame_may_carry_may_be_sent() -> None:
+    allowed = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
+    assert {code for code in range(65_536) if may_be_sent(code)} == allowed
