@@ -232,6 +232,7 @@ def test_what_all_connections_hold_unfinished_is_bounded(
         try:
             for peer in peers:
                 peer.raw(part)
+                time.sleep(min(size / (50 * MiB), 0.003))  # it is not about the rate of bytes
             time.sleep(0.5)
             assert target.rss() - before < 200
             codes = [code_if_closed(peer) for peer in peers[:: count // 100]]
