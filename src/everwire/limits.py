@@ -17,6 +17,7 @@ MAX_DEPTH = 32  # nesting of a payload: a deeper one is refused at the edge
 MAX_CHANNEL = 255  # bytes of a channel name
 MAX_ID = 128  # characters of a request or message id, or of an idempotency key
 MAX_INTEGER = 2**53 - 1  # integers of the protocol itself: what every JSON reader holds exactly
+MAX_ATTEMPTS = 10  # attempts a minute after failures, for an endpoint and all of a process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

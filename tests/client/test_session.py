@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from everwire import (
+    ClientLimits,
     ClosedError,
     ClosedOK,
     ConfigError,
@@ -230,9 +231,13 @@ def test_a_thousand_clients_come_back_spread_out() -> None:
         network = Network()
         script = Script(network)
         seeds = Random(7)
-        clients = [client_to(network, random=Random(seeds.random())) for _ in range(300)]
+        limits = ClientLimits(stable_after=1.0)
+        clients = [
+            client_to(network, random=Random(seeds.random()), limits=limits) for _ in range(300)
+        ]
         for client in clients:
             await client
+        await asyncio.sleep(2)  # they held: coming back costs nothing
         network.cut()
         began = loop().time()
         times: list[float] = []
@@ -660,7 +665,7 @@ def test_closing_that_is_cancelled_drops_the_connection() -> None:
 def test_a_defect_of_ours_ends_the_client_and_wedges_nobody() -> None:
     async def scenario() -> None:
         async with node_world() as world, world.client() as client:
-            client._core.session._delay = lambda *args: 1 / 0  # type: ignore[method-assign]
+            client._core.session._reconnection._delay = lambda *args: 1 / 0  # type: ignore[method-assign]
             waiting = asyncio.get_running_loop().create_task(
                 client.query("everwire.history", {"channel": "c"})
             )

@@ -13,6 +13,7 @@ from ..client.connect import connect_network
 from ..client.session import Target
 from ..errors import EverwireError
 from ..limits import ClientLimits
+from ..net.attempts import Attempts
 from ..net.tasks import TaskOwner
 from ..protocol.dialects import dialect as find_dialect
 from .bench_load import Load, Peer, Totals
@@ -120,7 +121,7 @@ class Bench:
                 connect_timeout=limits.connect_timeout,
             ),
             limits=limits,
-            network=connect_network(),
+            network=connect_network(Attempts(None)),  # it is here to come all at once
             random=random,
             channels=[f"{settings.channel}-{tag:08x}-{n}" for n in range(settings.channels)],
             readers=readers,

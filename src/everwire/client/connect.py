@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigError, EverwireError
 from ..limits import ClientLimits
+from ..net.attempts import Attempts
 from ..net.transport import Network, not_a_url
 from ..protocol.dialects import dialect as find_dialect
 from .client import Client
@@ -85,8 +86,8 @@ def connect(
     )
 
 
-def connect_network() -> Network:
-    """Return the real network."""
+def connect_network(attempts: Attempts | None = None) -> Network:
+    """Return the real network; ``attempts`` replaces the budget that the process shares."""
     from ..net.websocket import PicowsNetwork
 
-    return PicowsNetwork()
+    return PicowsNetwork() if attempts is None else PicowsNetwork(attempts)

@@ -1,13 +1,11 @@
 """One connection to a server: a generation. It never comes back; :mod:`.session` retries.
 
-Rule 1: what a link is told, its owner is told at once, in the same call: what follows a
+What a link is told, its owner is told at once, in the same call: what follows a
 ``response`` in the same read already relies on it.
-Rule 2: a link that ended tells nothing more, whatever its transport still does.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
@@ -15,12 +13,13 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 
 from ..codes import CloseCode
-from ..errors import ClosedError, ClosedOK, ConfigError, ConnectionClosed, RequestTimeout
+from ..errors import ConfigError, ConnectionClosed
 from ..limits import DEFAULTS, ClientLimits
-from ..net.transport import Network, Transport
+from ..net.transport import Network
 from ..protocol import messages as m
 from ..protocol.dialects import BadMessage, Dialect
-from .heartbeat import Heartbeat, Verdict
+from .heartbeat import Heartbeat
+from .raw_link import RawLink
 
 logger = logging.getLogger("everwire.client")
 
@@ -51,17 +50,11 @@ class LinkOwner(Protocol):
         """The link is gone; called once."""
 
 
-class Link:
+class Link(RawLink):
     """A WebSocket, the dialect spoken on it, and the requests that wait for an answer.
 
-    It is the :class:`~everwire.net.transport.Receiver` of its transport.
-
     Attributes:
-        number: counts the links of a client, from 1.
         hello: what the server announced, None before it did, and in dialects without.
-        error: why it ended, None while it lasts.
-        by_us: we ended it, so the close code is not a verdict of the server.
-        writable: its write buffer is below the high-water mark.
         message_limit: bytes that one message may have.
         subscribe_batch: channels that one ``subscribe`` may have.
         window: requests that the server works on at a time.
@@ -76,28 +69,17 @@ class Link:
         owner: LinkOwner,
         wall: Callable[[], float],
     ) -> None:
-        self.number = number
+        super().__init__(number, close_timeout=limits.close_timeout, wall=wall)
         self.dialect = dialect
         self.hello: m.Hello | None = None
-        self.error: ConnectionClosed | None = None
-        self.by_us = False
-        self.writable = True
         self.message_limit = limits.message
         self.subscribe_batch = limits.subscribe_batch
         self.window = DEFAULTS.inflight
         self.dedupe_window = DEFAULTS.dedupe_window
         self._limits = limits
         self._owner = owner
-        self._wall = wall
-        self._loop = asyncio.get_running_loop()
-        self._transport: Transport | None = None
-        self._unsent: list[bytes] = []  # answers to what came before the transport was known
-        self._ended = asyncio.Event()
         self._waiting: dict[m.RequestId, tuple[Answered, Any]] = {}
         self._serial = 0
-        now = self._loop.time()
-        self._beat = Heartbeat(limits.auth_timeout, limits.probe, now=now, wall=wall())
-        self._timer: asyncio.TimerHandle | None = None
 
     # ---- life ------------------------------------------------------------------
 
@@ -120,25 +102,15 @@ class Link:
             OSError: no connection.
         """
         wanted = self.dialect.subprotocol
-        deadline = asyncio.timeout(seconds)
-        try:
-            async with deadline:
-                transport = await network.connect(
-                    url,
-                    self,
-                    subprotocols=(wanted,) if wanted else (),
-                    headers=headers,
-                    max_message=INBOUND_FACTOR * self._limits.message,
-                    ssl=ssl,
-                )
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise  # the operating system gave up: an OSError as any other
-            raise RequestTimeout(f"no connection to the server within {seconds:g} s") from error
-        self._transport = transport
-        if self.error is not None:
-            transport.abort()
-            raise self.error
+        transport = await self.dial(
+            network,
+            url,
+            seconds=seconds,
+            max_message=INBOUND_FACTOR * self._limits.message,
+            subprotocols=(wanted,) if wanted else (),
+            headers=headers,
+            ssl=ssl,
+        )
         if transport.subprotocol != wanted:
             self.abort(CloseCode.PROTOCOL_ERROR, "the server does not speak the dialect")
             raise ConfigError(
@@ -146,9 +118,7 @@ class Link:
                 f"{transport.subprotocol or 'no subprotocol'}); choose another dialect: "
                 "'plain' needs nothing of a server"
             )
-        for payload in self._unsent:
-            transport.send(self.dialect.opcode, payload)
-        self._unsent.clear()
+        self.flush()
 
     def start_heartbeat(self) -> None:
         """Watch the link from now on, at the pace that the server announced."""
@@ -156,76 +126,24 @@ class Link:
         if self.dialect.needs_auth:
             interval = self.hello.ping_interval / 1000 if self.hello else DEFAULTS.ping_interval
             deadline = interval + self._limits.ping_grace
-            self._beat = Heartbeat(deadline, self._limits.probe, now=now, wall=wall)
+            self.watch(Heartbeat(deadline, self._limits.probe, now=now, wall=wall))
         else:
-            self._beat = Heartbeat(
-                PLAIN_SILENCE, PLAIN_PROBE, now=now, wall=wall, always_probe=True
-            )
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(self._beat.due, self._tick)
+            self.watch(Heartbeat(PLAIN_SILENCE, PLAIN_PROBE, now=now, wall=wall, always_probe=True))
 
-    def _tick(self) -> None:
-        match self._beat.check(self._loop.time(), self._wall()):
-            case Verdict.DEAD:
-                self.abort(CloseCode.HEARTBEAT, "nothing arrived within the heartbeat's deadline")
-                return
-            case Verdict.PROBE:
-                if self.dialect.needs_auth:
-                    self.send(m.Ping(int(self._wall() * 1000)))
-                elif self._transport is not None:
-                    self._transport.ping()
-                self._owner.link_suspect(self, True)
-            case Verdict.ALIVE:
-                pass
-        self._timer = self._loop.call_at(self._beat.due, self._tick)
+    def probe(self) -> None:
+        if self.dialect.needs_auth:
+            self.send(m.Ping(int(self._wall() * 1000)))
+        else:
+            super().probe()
 
-    def _heard(self) -> None:
-        self._beat.heard_at = self._loop.time()
-        if self._beat.probing is not None:
-            self._beat.probing = None
-            self._owner.link_suspect(self, False)
+    def when_suspect(self, suspect: bool) -> None:
+        self._owner.link_suspect(self, suspect)
 
-    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
-        """Begin the closing handshake.
+    def when_writable(self) -> None:
+        self._owner.link_writable(self)
 
-        The link ends when the server answers, or is aborted after the closing time-out.
-        """
-        if self.error is not None:
-            return
-        self.by_us = True
-        if self._transport is None:
-            self._end(ClosedOK(code, reason))
-            return
-        self._transport.close(code, reason)
-        if self.error is None:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_later(
-                self._limits.close_timeout, self.abort, code, reason
-            )
-
-    def abort(self, code: int = CloseCode.ABNORMAL, reason: str = "") -> None:
-        """Drop the link at once."""
-        if self.error is None:
-            self.by_us = True
-            kind = ClosedOK if code == CloseCode.NORMAL else ClosedError
-            self._end(kind(code, reason))
-        if self._transport is not None:
-            self._transport.abort()
-
-    async def wait_ended(self) -> ConnectionClosed:
-        """Wait until the link is gone; return why. Safe to cancel."""
-        await self._ended.wait()
-        assert self.error is not None
-        return self.error
-
-    def _end(self, error: ConnectionClosed) -> None:
-        self.error = error
-        if self._timer is not None:
-            self._timer.cancel()
+    def when_ended(self, error: ConnectionClosed) -> None:
         self._waiting.clear()
-        self._ended.set()
         self._owner.link_ended(self, error)
 
     # ---- sending ---------------------------------------------------------------
@@ -245,12 +163,8 @@ class Link:
 
     def send_bytes(self, payload: bytes) -> None:
         """Send an encoded message."""
-        if self.error is not None or not payload:
-            return
-        if self._transport is None:
-            self._unsent.append(payload)
-        else:
-            self._transport.send(self.dialect.opcode, payload)
+        if payload:
+            self.send_frame(self.dialect.opcode, payload)
 
     def ask(
         self,
@@ -290,7 +204,7 @@ class Link:
     def received(self, opcode: int, payload: bytes | memoryview) -> None:
         if self.error is not None:
             return
-        self._heard()
+        self.note_life()
         try:
             message = self.dialect.decode(payload)
             if isinstance(message, m.ChannelMessage):
@@ -340,23 +254,6 @@ class Link:
     def _broken(self, text: str) -> None:
         logger.warning("link %d: the server breaks the protocol: %s", self.number, text)
         self.abort(CloseCode.PROTOCOL_ERROR, text)
-
-    def heard(self) -> None:
-        if self.error is None:
-            self._heard()
-
-    def closed(self, code: int, reason: str) -> None:
-        if self.error is None:
-            kind = ClosedOK if self.by_us and code == CloseCode.NORMAL else ClosedError
-            self._end(kind(code, reason))
-
-    def pause_writing(self) -> None:
-        self.writable = False
-
-    def resume_writing(self) -> None:
-        self.writable = True
-        if self.error is None:
-            self._owner.link_writable(self)
 
     def __repr__(self) -> str:
         state = "up" if self.error is None else f"ended ({self.error})"

@@ -1,7 +1,7 @@
 """Keeps a client connected: one link after the other, until it ends for good.
 
-What is decided here: when to try again, with which token, and which failures are final.
-One attempt is :class:`~.link.Link`; what goes over it belongs to :mod:`.client`.
+When to try again, and which failures are final, :mod:`.reconnection` decides. One attempt
+is :class:`~.link.Link`; what goes over it belongs to :mod:`.client`.
 """
 
 from __future__ import annotations
@@ -20,22 +20,19 @@ from ..errors import (
     EverwireError,
     RequestError,
     RequestTimeout,
-    Unauthorized,
 )
 from ..limits import ClientLimits
-from ..net.backoff import Backoff
 from ..net.transport import Network
 from ..protocol import messages as m
 from ..protocol.dialects import Dialect
 from ..protocol.states import CONNECTION, ConnectionState as State, Machine
 from .link import Answer, Link
+from .reconnection import Reconnection
 from .requests import answer_error
-from .verdict import final_error, is_refused_token
 
 logger = logging.getLogger("everwire.client")
 
 TOKEN_TIMEOUT = 10.0  # seconds that a token provider has
-MAX_REFUSALS = 2  # tokens refused one after the other, the second one fresh
 
 Token: TypeAlias = str | Callable[[], str | Awaitable[str]] | None
 
@@ -109,17 +106,13 @@ class Session:
         self._info = m.ClientInfo(instance, target.name, version)
         self._machine = Machine(State.CONNECTING, CONNECTION)
         self._number = 0
-        self._refusals = 0
-        self._ready_at: float | None = None
-        self._drain_at: float | None = None
         self._answered: asyncio.Future[None] | None = None
-        self._backoff = Backoff(
-            first=limits.first_retry,
-            base=limits.backoff_base,
-            cap=limits.backoff_cap,
-            floor=limits.backoff_floor,
-            stable_after=limits.stable_after,
+        self._reconnection = Reconnection(
+            limits,
+            attempts=network.attempts,
             random=random,
+            has_credentials=target.token is not None,
+            fresh_credentials=callable(target.token),
         )
 
     @property
@@ -143,30 +136,26 @@ class Session:
         Raises:
             EverwireError: what ended it for good.
         """
-        while True:
-            held, error, by_us = await self._once()
-            if self.state is State.CLOSING:
-                return
-            self.failure = error
-            final = self._final(error, by_us)
-            if final is not None:
-                raise final
-            delay = self._delay(error, held)
-            why = str(error) or type(error).__name__
-            logger.info("link %d: %s; again in %.2f s", self._number, why, delay)
-            await asyncio.sleep(delay)
+        try:
+            while True:
+                error, by_us = await self._once()
+                if self.state is State.CLOSING:
+                    return
+                self.failure = error
+                pause = self._reconnection.after(error, by_us=by_us)
+                why = str(error) or type(error).__name__
+                logger.info("link %d: %s; again in %.2f s", self._number, why, pause.seconds)
+                await self._reconnection.wait(pause)
+        finally:
+            self._reconnection.stop()
 
     # ---- one link ----------------------------------------------------------------
 
-    async def _once(self) -> tuple[float | None, Exception, bool]:
-        """Make one attempt and see it through.
-
-        Returns:
-            For how many seconds it was ready, why it ended, and whether we ended it.
-        """
+    async def _once(self) -> tuple[Exception, bool]:
+        """Make one attempt and see it through; return why it ended, and whether we ended it."""
         self._number += 1
-        self._ready_at = self._drain_at = None
         target = self._target
+        self._reconnection.begin(target.url)
         link = Link(self._number, target.dialect, self._limits, self, self._wall)
         error: Exception
         try:
@@ -190,11 +179,7 @@ class Session:
             ended, by_us = link.error, link.by_us
             link.abort()
             self.link = None
-        return self._held(), error, by_us and error is ended
-
-    def _held(self) -> float | None:
-        since = self._ready_at
-        return None if since is None else asyncio.get_running_loop().time() - since
+        return error, by_us and error is ended
 
     async def _fetch_token(self) -> str | None:
         """Ask the provider. Whatever it does, it is one failed attempt.
@@ -268,8 +253,7 @@ class Session:
             answered.set_exception(answer_error(answer))
 
     def _ready(self, link: Link, payload: Any) -> None:
-        self._ready_at = asyncio.get_running_loop().time()
-        self._refusals = 0
+        self._reconnection.ready()
         link.start_heartbeat()
         self._to(State.READY)
         self._owner.session_ready(link, payload)
@@ -304,36 +288,11 @@ class Session:
 
     def _drain(self, link: Link, drain: m.Drain) -> None:
         """The node is going: leave at the moment that it gave us, and come back at once."""
-        if self.state is not State.READY or self._drain_at is not None:
+        if self.state is not State.READY or self._reconnection.leaving_at is not None:
             return
-        loop = asyncio.get_running_loop()
-        self._drain_at = loop.time() + drain.reconnect_in / 1000
+        moment = self._reconnection.leave(drain.reconnect_in / 1000)
         self._to(State.DRAINING)
-        loop.call_at(self._drain_at, link.close, CloseCode.NORMAL, "draining")
-
-    # ---- decisions -----------------------------------------------------------------
-
-    def _final(self, error: Exception, by_us: bool) -> Exception | None:
-        """Return what to raise if trying again is of no use."""
-        if by_us:
-            return None
-        if not is_refused_token(error):
-            return final_error(error)
-        self._refusals += 1
-        if self._target.token is not None and self._refusals < MAX_REFUSALS:
-            return None
-        reason = error.reason if isinstance(error, ConnectionClosed) else str(error)
-        return Unauthorized(reason or "the server refuses the token")
-
-    def _delay(self, error: Exception, held: float | None) -> float:
-        """Seconds until the next attempt."""
-        stable = held is None or held >= self._limits.stable_after
-        if self._drain_at is not None:
-            left = max(0.0, self._drain_at - asyncio.get_running_loop().time())
-            return left if stable else max(left, self._backoff.delay(held))
-        if is_refused_token(error) and callable(self._target.token) and stable:
-            return 0.0  # with a fresh one; a second refusal is final
-        return self._backoff.delay(held, getattr(error, "retry_after", None))
+        asyncio.get_running_loop().call_at(moment, link.close, CloseCode.NORMAL, "draining")
 
     # ---- ending --------------------------------------------------------------------
 

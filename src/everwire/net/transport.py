@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from .attempts import Attempts
+
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
@@ -100,6 +102,9 @@ class Transport(Protocol):
 
 class Network(Protocol):
     """Where a client gets its WebSockets from."""
+
+    attempts: Attempts
+    """what all who connect over it share of attempts after failures"""
 
     async def connect(
         self,

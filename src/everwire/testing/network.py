@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from ..codes import CloseCode
 from ..errors import HandshakeRefused
 from ..limits import KiB, Limits
+from ..net.attempts import Attempts
 from ..net.transport import Handshake, Receiver, Transport
 from ..protocol import dialects
 from .link import Link
@@ -84,6 +85,7 @@ class Network:
             a receiver which keeps one is found out; otherwise as bytes.
 
     Attributes:
+        attempts: after failures, shared by all clients of this network; by the loop's time.
         refuse: True, or an exception: new connects fail with ConnectionRefusedError, or it.
         on_message: is called once before each delivery of a message (text or binary) with
             the link, the direction and the payload. If it cuts or freezes the link, the
@@ -100,6 +102,7 @@ class Network:
         trace_bytes: int = 256,
         lend: bool = True,
     ) -> None:
+        self.attempts = Attempts(clock=lambda: asyncio.get_running_loop().time())
         self.refuse: bool | BaseException = False
         self.on_message: Callable[[Link, Direction, bytes], None] | None = None
         self.lend = lend
@@ -110,7 +113,7 @@ class Network:
         self._trace_bytes = trace_bytes
         self._partitioned = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._attempts = 0
+        self._number = 0
         self._listeners: dict[str, Listener] = {}
         self._links: dict[int, Link] = {}  # those still connecting included
 
@@ -163,8 +166,8 @@ class Network:
             raise HandshakeRefused(0, str(error), temporary=False) from error
         parts = urlsplit(url)
         self._loop = asyncio.get_running_loop()
-        self._attempts += 1
-        link = Link(self, self._attempts, host, f"192.0.2.1:{40_000 + self._attempts}")
+        self._number += 1
+        link = Link(self, self._number, host, f"192.0.2.1:{40_000 + self._number}")
         link.client.max_message = max_message
         sent = {name.lower(): value for name, value in (headers or {}).items()}
         sent["host"] = parts.netloc

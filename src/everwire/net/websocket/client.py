@@ -11,12 +11,22 @@ from picows import WSHandshakeError, WSInvalidURL, ws_connect
 
 from ...errors import HandshakeRefused
 from ...limits import CLIENT_DEFAULTS
+from ..attempts import Attempts
 from ..transport import Receiver, Transport, not_a_url
 from .endpoint import WebSocket
 
+PROCESS_ATTEMPTS = Attempts()
+
 
 class PicowsNetwork:
-    """The real network, for clients."""
+    """The real network, for clients.
+
+    Args:
+        attempts: after failures; the default is the budget that the whole process shares.
+    """
+
+    def __init__(self, attempts: Attempts = PROCESS_ATTEMPTS) -> None:
+        self.attempts = attempts
 
     async def connect(
         self,
