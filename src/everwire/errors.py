@@ -10,6 +10,8 @@
         * :exc:`Unauthorized`, :exc:`Forbidden`, :exc:`BadRequest`, :exc:`Unavailable`
     * :exc:`RequestTimeout`: no answer in time (also a ``TimeoutError``)
     * :exc:`NotSent`: given up before anything was sent; sending again is safe
+        * :exc:`Dropped`: by the overflow policy of a full queue
+            * :exc:`Superseded`: in favour of a later message with the same key
     * :exc:`DeliveryUnknown`: sent, and nobody knows whether it took effect
     * :exc:`OutboxFull`: more is waiting to be sent than is allowed
     * :exc:`BrokerUnavailable`: the server's broker cannot be reached
@@ -36,6 +38,7 @@ __all__ = [
     "ConfigError",
     "ConnectionClosed",
     "DeliveryUnknown",
+    "Dropped",
     "EverwireError",
     "Forbidden",
     "HandshakeRefused",
@@ -44,6 +47,7 @@ __all__ = [
     "ProtocolError",
     "RequestError",
     "RequestTimeout",
+    "Superseded",
     "Unauthorized",
     "Unavailable",
     "request_error",
@@ -216,6 +220,14 @@ class RequestTimeout(EverwireError, TimeoutError):
 
 class NotSent(EverwireError):
     """Given up before it was sent for the first time: it had no effect and may be sent again."""
+
+
+class Dropped(NotSent):
+    """The overflow policy of a full queue dropped it; it was not sent."""
+
+
+class Superseded(Dropped):
+    """A later message with the same key took its place before it was sent."""
 
 
 class DeliveryUnknown(EverwireError):
