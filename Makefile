@@ -11,7 +11,7 @@ NODE_STAMPS := $(patsubst %/package.json,%/node_modules/.installed,\
 NPM_QUIETLY := --no-audit --no-fund --no-update-notifier --loglevel=error
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench check fmt test test-seed node-modules clean
+.PHONY: help setup demo bench guard check fmt test test-seed node-modules clean
 
 help:
 	@echo 'make setup      .venv with the package (editable) and the tools that test and lint it'
@@ -20,6 +20,7 @@ help:
 	@echo 'make test       every test; ARGS="-k name" for some of them'
 	@echo 'make test-seed  the tests against the seed: SEED_DIR=its folder'
 	@echo 'make bench      the server against floors written in C: under ten minutes'
+	@echo 'make guard      what its hot path costs, in instructions, beside the baseline: half a minute'
 	@echo 'make fmt        format, and mend what ruff can mend'
 	@echo 'make clean      remove what the others made'
 
@@ -49,12 +50,16 @@ check: setup
 bench: setup
 	bench/run $(ARGS)
 
+guard: setup
+	@scripts/system-packages valgrind
+	bench/guard/run $(ARGS)
+
 fmt: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 test: setup node-modules
-	@scripts/system-packages chromium
+	@scripts/system-packages chromium valgrind
 	$(BIN)/pytest $(ARGS)
 
 test-seed: setup node-modules
