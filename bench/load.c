@@ -325,7 +325,7 @@ static void drop(struct conn *conn)
 
 static void watch(struct conn *conn, uint32_t events, int operation)
 {
-	struct epoll_event event = {.events = events | EPOLLET, .data.ptr = conn};
+	struct epoll_event event = {.events = events | EPOLLRDHUP | EPOLLET, .data.ptr = conn};
 	if (epoll_ctl(poll_fd, operation, conn->fd, &event))
 		die("epoll_ctl");
 }
@@ -487,8 +487,9 @@ static size_t consume(struct conn *conn, uint8_t *data, size_t size)
 	return at;
 }
 
-/* Read what there is; tell whether there may be more. */
-static bool readable(struct conn *conn)
+/* Read what there is; tell whether there may be more. What fills less than was asked for is
+ * all there is, but the end of the connection may be behind it: that is told only once, too. */
+static bool readable(struct conn *conn, bool ended)
 {
 	static uint8_t shared[READ_SIZE * 2];
 	size_t kept = conn->in.size;
@@ -516,7 +517,7 @@ static bool readable(struct conn *conn)
 		buffer_add(&conn->in, shared + used, size - used);
 	else if (conn->in.data)
 		buffer_free(&conn->in);
-	return got == READ_SIZE;
+	return ended || got == READ_SIZE;
 }
 
 static void writable(struct conn *conn)
@@ -556,8 +557,9 @@ static bool turn(int timeout_ms)
 		if (conn->phase != GONE && events[i].events & EPOLLOUT)
 			writable(conn);
 		/* Told once for what has come: without asking again about those that are empty. */
-		if (conn->phase > CONNECTING && events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-			while (conn->phase != GONE && readable(conn))
+		bool ended = events[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+		if (conn->phase > CONNECTING && (ended || events[i].events & EPOLLIN))
+			while (conn->phase != GONE && readable(conn, ended))
 				;
 	}
 	if (publishing)

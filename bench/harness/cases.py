@@ -21,11 +21,13 @@ class Versus:
     """µs, at most"""
     fresh: bool = False
     """new channels each round: one channel remembers only so many ids"""
+    most_rounds: int | None = None
+    """of a point in the middle of a curve, which is not judged by itself"""
 
     @property
     def connections(self) -> int:
-        """How many connections it takes, about."""
-        return int(self.options.get("subscribers") or self.options["channels"]) + 100
+        """How many readers it has."""
+        return int(self.options.get("subscribers") or self.options["channels"])
 
 
 def _fanout(key: str, title: str, subscribers: int, window: int, **more: Any) -> Versus:
@@ -51,27 +53,42 @@ VERSUS = (
     _pairs("P3-16", "one to one, 1 000 channels, W=16", 1000, 16, target=1.5),
     _pairs("P3-64", "one to one, 1 000 channels, W=64", 1000, 64, target=1.6),
     _fanout("P8f-100", "fan-out, 100 subscribers, W=1", 100, 1),
-    _fanout("P8f-9000", "fan-out, 9 000 subscribers, W=1", 9000, 1),
+    _fanout("P8f-300", "fan-out, 300 subscribers, W=1", 300, 1, most_rounds=5),
+    _fanout("P8f-3000", "fan-out, 3 000 subscribers, W=1", 3000, 1, most_rounds=5),
+    _fanout("P8f-10000", "fan-out, 10 000 subscribers, W=1", 10_000, 1),
     _pairs("P8p-1", "one to one, 1 channel, W=16", 1, 16),
-    _pairs("P8p-10000", "one to one, 10 000 channels, W=16", 10000, 16),
+    _pairs("P8p-100", "one to one, 100 channels, W=16", 100, 16, most_rounds=5),
+    _pairs("P8p-300", "one to one, 300 channels, W=16", 300, 16, most_rounds=5),
+    _pairs("P8p-3000", "one to one, 3 000 channels, W=16", 3000, 16, most_rounds=5),
+    _pairs("P8p-10000", "one to one, 10 000 channels, W=16", 10_000, 16),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Growth:
-    """How the ratio to the floor changes from a small load to a large one."""
+class Curve:
+    """The cost of a unit of work as the number of connections grows."""
 
     key: str
     title: str
+    unit: str
+    cases: tuple[str, ...]
+    """of :data:`VERSUS`, by the number of connections"""
     small: str
     large: str
     target: float = 1.15
+    """the ratio to the floor at the large end, at most, ÷ that at the small end"""
 
 
-GROWTH = (
-    Growth("P8f", "fan-out: ratio at 9 000 ÷ at 100 subscribers", "P8f-100", "P8f-9000"),
-    Growth("P8p", "one to one: ratio at 10 000 ÷ at 1 channel", "P8p-1", "P8p-10000"),
-)
+CURVES = (
+    Curve(
+        "P8f", "fan-out, W=1", "delivery",
+        ("P8f-100", "P8f-300", "P1", "P8f-3000", "P8f-10000"), "P8f-100", "P8f-10000",
+    ),
+    Curve(
+        "P8p", "one to one, W=16", "message",
+        ("P8p-100", "P8p-300", "P3-16", "P8p-3000", "P8p-10000"), "P8p-1", "P8p-10000",
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -131,4 +148,11 @@ def selected(key: str, only: list[str]) -> bool:
     """Tell whether ``--only`` names this: ``P3`` names P3-1 and P3-16, but P1 not P10."""
     return not only or any(
         key.startswith(one) and not key[len(one) :][:1].isdigit() for one in only
+    )
+
+
+def wanted(case: Versus, only: list[str]) -> bool:
+    """Tell whether a case is to be run: for itself, or as a point of a curve."""
+    return selected(case.key, only) or any(
+        case.key in curve.cases and selected(curve.key, only) for curve in CURVES
     )

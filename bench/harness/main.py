@@ -24,11 +24,12 @@ from .measure import (
     measure_versus,
     values,
 )
-from .report import Row
+from .report import Curve, Point, Row
 from .servers import FLOOR, PEER_KINDS, Kind, everwire
 from .stats import Ratio, judge, ratio
 
 FILES = 20_000
+SPARE = 100  # files besides the readers' sockets
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -65,15 +66,23 @@ class Bench:
         self.rows: list[Row] = []
         self.details: dict[str, Any] = {}
         self.bars: dict[str, list[tuple[str, float]]] = {}
+        self.medians: dict[str, dict[str, float]] = {}
         self.ratios: dict[tuple[str, str], Ratio] = {}
+        self.curves: list[Curve] = []
 
     def wants(self, key: str) -> bool:
         return cases.selected(key, self.only)
 
+    def takes(self, case: cases.Versus) -> bool:
+        return cases.wanted(case, self.only)
+
+    def rounds(self, case: cases.Versus) -> int:
+        return min(self.setting.rounds, case.most_rounds or self.setting.rounds)
+
     def steps(self, peers: Sequence[Kind]) -> int:
         """How many runs there will be."""
-        ours, rounds = len(self.ours), self.setting.rounds
-        count = sum((1 + ours) * rounds for case in cases.VERSUS if self.wants(case.key))
+        ours = len(self.ours)
+        count = sum((1 + ours) * self.rounds(case) for case in cases.VERSUS if self.takes(case))
         count += sum(
             ours * self.setting.storm_rounds for storm in cases.STORMS if self.wants(storm.key)
         )
@@ -92,15 +101,17 @@ class Bench:
     # ---- our own server ---------------------------------------------------------
 
     def versus(self, case: cases.Versus) -> None:
-        if case.connections > self.setting.files:
+        if case.connections + SPARE > self.setting.files:
             self.setting.warnings.append(f"{case.key} left out: it needs more open files")
             return
-        results = measure_versus(case, [FLOOR, *self.ours], self.setting)
+        results = measure_versus(case, [FLOOR, *self.ours], self.setting, self.rounds(case))
         floor = values(results[FLOOR.name], case.metric)
         self.details[case.key] = results
-        self.bars[f"{case.title} (µs)"] = [
-            (name, median(values(runs, case.metric))) for name, runs in results.items()
-        ]
+        self.medians[case.key] = {
+            name: median(values(runs, case.metric)) for name, runs in results.items()
+        }
+        if case.target:  # the others are drawn as points of a curve
+            self.bars[f"{case.title} (µs)"] = list(self.medians[case.key].items())
         for kind in self.ours:
             figures = values(results[kind.name], case.metric)
             compared = self.ratios[case.key, kind.name] = ratio(figures, floor)
@@ -115,16 +126,28 @@ class Bench:
                     f"{median(floor):.3g} µs", compared.minima, compared.medians, target, verdict)
             )  # fmt: skip
 
-    def growth(self, case: cases.Growth) -> None:
+    def curve(self, curve: cases.Curve) -> None:
+        """Collect what was measured along a curve, and judge its ends."""
         for kind in self.ours:
-            small = self.ratios.get((case.small, kind.name))
-            large = self.ratios.get((case.large, kind.name))
+            points = [
+                Point(
+                    case.connections, self.medians[case.key][FLOOR.name],
+                    self.medians[case.key][kind.name], compared.minima, compared.medians,
+                )
+                for case in sorted(cases.VERSUS, key=lambda case: case.connections)
+                if case.key in curve.cases and (compared := self.ratios.get((case.key, kind.name)))
+            ]  # fmt: skip
+            if len(points) > 1:
+                self.curves.append(Curve(curve.key, curve.title, curve.unit, kind.name, points))
+            small = self.ratios.get((curve.small, kind.name))
+            large = self.ratios.get((curve.large, kind.name))
             if small is None or large is None:
                 continue
             grown = Ratio(large.minima / small.minima, large.medians / small.medians, small.rounds)
+            what = f"{curve.title}: ratio at {curve.large[4:]} ÷ at {curve.small[4:]}"
             self.rows.append(
-                Row(case.key, case.title, kind.name, "", "", grown.minima, grown.medians,
-                    f"≤ {case.target}", grown.verdict(case.target))
+                Row(curve.key, what, kind.name, "", "", grown.minima, grown.medians,
+                    f"≤ {curve.target}", grown.verdict(curve.target))
             )  # fmt: skip
 
     def storm(self, storm: cases.Storm) -> None:
@@ -164,10 +187,10 @@ class Bench:
     def run(self) -> None:
         """Everything that was asked for."""
         for case in cases.VERSUS:
-            if self.wants(case.key):
+            if self.takes(case):
                 self.versus(case)
-        for growth in cases.GROWTH:
-            self.growth(growth)
+        for curve in cases.CURVES:
+            self.curve(curve)
         for storm in cases.STORMS:
             if self.wants(storm.key):
                 self.storm(storm)
@@ -260,16 +283,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{setting.rounds} rounds of {setting.seconds} s"
     )
     report.show(console, bench.rows, "server CPU: everwire against the C floor")
+    report.show_curves(console, bench.curves)
     for warning in dict.fromkeys(setting.warnings):
         console.print(f"[yellow]note:[/] {warning}")
     if peers:
         machine["peers"] = {kind.name: kind.version() for kind in peers}
     command = " ".join(["bench/run", *(argv if argv is not None else sys.argv[1:])])
     if arguments.json:
-        data = report.as_json(bench.rows, bench.details, machine, command)
+        data = report.as_json(bench.rows, bench.curves, bench.details, machine, command)
         Path(arguments.json).write_text(json.dumps(data, indent=1) + "\n")
     if arguments.plot:
-        Path(arguments.plot).write_text(report.plot(bench.bars))
+        Path(arguments.plot).write_text(report.plot(bench.bars, bench.curves))
     return 0
 
 
