@@ -90,7 +90,7 @@ class Bench:
         if peers:
             fanouts = len(peers) + 2
             pairs = sum(kind.has_pairs for kind in peers) + 2
-            count += cases.PEER_ROUNDS * (fanouts * 2 + pairs) + len(peers) * 2
+            count += cases.PEER_ROUNDS * (fanouts * 2 + pairs) + (1 + len(peers)) * 2
         return count
 
     def wants_memory(self, memory: cases.Memory) -> bool:
@@ -206,14 +206,16 @@ class Bench:
         for case in cases.VERSUS:
             if case.key in cases.PEER_VERSUS:
                 self.peers_versus(case, peers)
-        for kind in peers:
+        for kind in [self.ours[0], *peers]:
             storm = cases.Storm("storm", "connect, subscribe", cases.PEER_CONNECTIONS, None)
             rates = measure_storm(storm, kind, setting, rounds=1, plain=True)
             memory = cases.Memory("idle", "KiB a connection", cases.PEER_CONNECTIONS, None, {})
             found = measure_memory(memory, kind, setting, seconds=0, plain=True)
             self.details[f"peer {kind.name}"] = {"storm": rates, "idle": vars(found)}
             value = f"{max(rates):,.0f}/s, {found.kib:.1f} KiB"
-            self.rows.append(Row("peer", "connections a second, memory", kind.name, value))
+            self.rows.append(
+                Row("storm peers", "connections a second of CPU, memory of each", kind.name, value)
+            )
 
     def peers_versus(self, case: cases.Versus, peers: Sequence[Kind]) -> None:
         """One case on all that know it. The target: to cost less than they do."""
