@@ -244,6 +244,22 @@ def test_all_histories_together_are_bounded_and_the_longest_unused_goes_first(ur
     on(url, scenario, history_total=10_000)
 
 
+def test_a_channel_that_was_used_lately_keeps_its_history_longer(url: str) -> None:
+    async def scenario(seen: Seen, broker: Broker) -> None:
+        options = ChannelOptions()
+        for n in range(20):
+            await published(broker, f"c{n}", b"x" * 1000)
+            await published(broker, "busy", b"x")
+            await broker.latest("read", limit=1, options=options)
+            if not n:
+                await published(broker, "read", b"x")
+            await asyncio.sleep(1)
+        for channel in ("busy", "read"):
+            assert (await broker.latest(channel, limit=9, options=options)).records
+
+    on(url, scenario, history_total=20_000)
+
+
 def test_without_history_a_channel_is_numbered_and_recoverable_at_its_top_only(url: str) -> None:
     async def scenario(seen: Seen, broker: Broker) -> None:
         options = ChannelOptions(history=0)

@@ -28,7 +28,7 @@ from .base import (
     PublishOutcome,
     Record,
 )
-from .stream import RECORD_OVERHEAD, DedupeWindow, Stream
+from .stream import DedupeWindow, Stream
 
 SWEEP = 10.0  # seconds between looks for what is too old
 SWEEP_STEP = 0.05  # seconds between two parts of a look
@@ -36,7 +36,7 @@ LOOK = 2_000  # channels looked at without a pause
 
 
 class MemoryBroker(Broker):
-    """Streams in a dict; those with a history also in order of their last message."""
+    """Streams in a dict; those that hold anything also in a list to choose from."""
 
     url = "memory://"
 
@@ -51,8 +51,8 @@ class MemoryBroker(Broker):
         self._wall = wall
         self._new_epoch = new_epoch
         self._streams: dict[str, Stream] = {}
-        self._holding: OrderedDict[str, Stream] = OrderedDict()
-        self._options: dict[str, ChannelOptions] = {}
+        self._holding: OrderedDict[Stream, float] = OrderedDict()
+        """those that hold anything, and when they had been used when last looked at"""
         self._subscribed: set[str] = set()
         self._members: dict[str, dict[str, Member]] = {}
         self._held = 0
@@ -81,22 +81,23 @@ class MemoryBroker(Broker):
                 stream = self._open(channel, now)
             except BrokerUnavailable as error:
                 return error
-        if publication.id:
+        offset = stream.top + 1
+        message_id = publication.id
+        if message_id:
             dedupe = stream.dedupe
             if dedupe is None:
                 limits = self._limits
                 dedupe = DedupeWindow(limits.dedupe_window, limits.dedupe_max, now)
                 stream.dedupe = dedupe
             scope = publication.scope
-            key = f"{len(scope)}:{scope}{publication.id}"
-            known = dedupe.find(key, now)
-            if known is not None:
-                return Published(Position(stream.epoch, known, publication.id), True)
-            if dedupe.full():
+            key = f"{len(scope)}:{scope}{message_id}"
+            known = dedupe.claim(key, offset, now)
+            if known > 0:
+                return Published(Position(stream.epoch, known, message_id), True)
+            if known < 0:
                 return RequestError(code=ErrorCode.DEDUPE_FULL)
-            dedupe.remember(key, stream.top + 1)
-        offset = stream.top + 1
-        message_id = publication.id or f"{stream.epoch[:8]}-{offset}"
+        else:
+            message_id = f"{stream.epoch[:8]}-{offset}"
         record = Record(
             stream.epoch,
             offset,
@@ -107,26 +108,31 @@ class MemoryBroker(Broker):
             publication.publisher,
             publication.trace,
         )
-        stream.used = now
-        held = len(stream)
-        options = publication.options
-        grown = stream.append(record, now, options)
-        self._held += grown + (len(stream) - held) * RECORD_OVERHEAD
-        if options.history:
-            self._holding[channel] = stream
-            self._holding.move_to_end(channel)
-        if self._held > self._limits.history_total:
-            self._evict()
-        self._options[channel] = options
-        if channel in self._subscribed and self._events is not None:
+        grown = stream.append(record, now, publication.options)
+        if grown:
+            self._held += grown
+            if not stream.listed:
+                stream.listed = True
+                self._holding[stream] = now
+            if self._held > self._limits.history_total:
+                self._evict()
+        if stream.subscribed and self._events is not None:
             self._events.on_record(channel, record)
         return Published(Position(stream.epoch, offset, message_id))
 
     async def subscribe(self, channels: Sequence[str]) -> None:
         self._subscribed.update(channels)
+        self._note_subscribed(channels, True)
 
     async def unsubscribe(self, channels: Sequence[str]) -> None:
         self._subscribed.difference_update(channels)
+        self._note_subscribed(channels, False)
+
+    def _note_subscribed(self, channels: Sequence[str], subscribed: bool) -> None:
+        for channel in channels:
+            stream = self._streams.get(channel)
+            if stream is not None:
+                stream.subscribed = subscribed
 
     async def read(
         self,
@@ -172,22 +178,26 @@ class MemoryBroker(Broker):
         if len(self._streams) >= self._limits.channels:
             self._forget_one(now)
         stream = self._streams[channel] = Stream(self._new_epoch(), now)
+        stream.subscribed = channel in self._subscribed
         return stream
 
     def _forget_one(self, now: float) -> None:
         """Make room for a channel: an id is never forgotten early, so one long unused goes."""
         unused = now - self._limits.dedupe_window
         for channel, stream in islice(self._streams.items(), LOOK):
-            if stream.used < unused and channel not in self._subscribed:
+            if stream.used < unused and not stream.subscribed:
                 self._forget(channel, stream)
                 return
         raise BrokerUnavailable("the broker holds as many channels as it may; later")
 
     def _forget(self, channel: str, stream: Stream) -> None:
-        self._held -= stream.size + len(stream) * RECORD_OVERHEAD
+        self._held += stream.clear()
+        self._unlist(stream)
         del self._streams[channel]
-        self._holding.pop(channel, None)
-        self._options.pop(channel, None)
+
+    def _unlist(self, stream: Stream) -> None:
+        stream.listed = False
+        self._holding.pop(stream, None)
 
     def _fresh(self, channel: str, options: ChannelOptions) -> Stream:
         """The channel's stream, without what is too old by now."""
@@ -198,20 +208,25 @@ class MemoryBroker(Broker):
                 return Stream(self._new_epoch(), now)
             stream = self._open(channel, now)
         stream.used = now
-        self._trim(stream, now, options)
+        self._held += stream.trim(now, options)
         return stream
 
-    def _trim(self, stream: Stream, now: float, options: ChannelOptions) -> None:
-        size, held = stream.size, len(stream)
-        stream.trim(now, options)
-        self._held += stream.size - size + (len(stream) - held) * RECORD_OVERHEAD
-
     def _evict(self) -> None:
-        """Empty the histories of the channels that were published to longest ago."""
+        """Empty the histories of channels that have not been used for long.
+
+        The first of the list goes, unless it was used since it was put there: then it is
+        put last. So using a channel costs nothing, and evicting costs a look for each
+        channel that was used meanwhile, up to a limit.
+        """
+        looks = 0
         while self._held > self._limits.history_total and self._holding:
-            _, stream = self._holding.popitem(last=False)
-            self._held -= stream.size + len(stream) * RECORD_OVERHEAD
-            stream.clear()
+            stream, used = self._holding.popitem(last=False)
+            looks += 1
+            if stream.used != used and looks < LOOK:
+                self._holding[stream] = stream.used
+                continue
+            stream.listed = False
+            self._held += stream.clear()
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let go of what is too old, some channels at a time."""
@@ -227,12 +242,11 @@ class MemoryBroker(Broker):
         self._sweeper = loop.call_later(pause, self._sweep, loop)
 
     def _sweep_one(self, channel: str, stream: Stream, now: float) -> None:
-        options = self._options.get(channel)
-        if options is not None and len(stream):
-            self._trim(stream, now, options)
-        if not len(stream):
-            self._holding.pop(channel, None)
+        if stream.options is not None and len(stream):
+            self._held += stream.trim(now, stream.options)
+        if stream.listed and not len(stream):
+            self._unlist(stream)
         if stream.dedupe is not None and not stream.dedupe.turned(now):
             stream.dedupe = None
-        if stream.used < now - self._limits.meta_ttl and channel not in self._subscribed:
+        if stream.used < now - self._limits.meta_ttl and not stream.subscribed:
             self._forget(channel, stream)

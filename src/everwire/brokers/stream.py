@@ -16,53 +16,65 @@ class DedupeWindow:
     publish ever pays for the ids of others.
     """
 
-    __slots__ = ("_generations", "_half", "_maximum", "_turn_at")
+    __slots__ = ("_half", "_maximum", "_new", "_older", "_room", "_turn_at")
 
     def __init__(self, window: float, maximum: int, now: float) -> None:
         self._half = window / 2
         self._maximum = maximum
-        self._generations: list[dict[str, int]] = [{}, {}, {}]
+        self._new: dict[str, int] = {}
+        self._older: tuple[dict[str, int], ...] = ()
+        self._room = maximum
+        """ids that ``_new`` may hold"""
         self._turn_at = now + self._half
 
     def _turn(self, now: float) -> None:
         while now >= self._turn_at:
-            self._generations = [{}, *self._generations[:2]]
+            self._older = (self._new, *self._older[:1])
+            self._new = {}
             self._turn_at += self._half
-            if not any(self._generations):
+            if not any(self._older):
+                self._older = ()
                 self._turn_at = max(self._turn_at, now + self._half)
+        self._room = self._maximum - sum(map(len, self._older))
 
-    def find(self, key: str, now: float) -> int | None:
-        """Return the offset that was remembered for ``key``."""
+    def claim(self, key: str, offset: int, now: float) -> int:
+        """Remember ``key`` with ``offset``, which must be higher than any before it.
+
+        Returns:
+            0; or the offset that is remembered for ``key`` already; or -1 if another id
+            would be more than may be remembered.
+        """
         if now >= self._turn_at:
             self._turn(now)
-        for generation in self._generations:
-            if generation and (found := generation.get(key)) is not None:
-                return found
-        return None
+        for ids in self._older:
+            if (known := ids.get(key)) is not None:
+                return known
+        new = self._new
+        known = new.setdefault(key, offset)
+        if known != offset:
+            return known
+        if len(new) > self._room:
+            del new[key]
+            return -1
+        return 0
 
     def turned(self, now: float) -> bool:
         """Forget what is old; tell whether anything is left."""
         if now >= self._turn_at:
             self._turn(now)
-        return any(self._generations)
-
-    def full(self) -> bool:
-        """Tell whether another id would be more than may be remembered."""
-        new, middle, old = self._generations
-        return len(new) + len(middle) + len(old) >= self._maximum
-
-    def remember(self, key: str, offset: int) -> None:
-        """Remember ``key``, from the time of the last :meth:`find`."""
-        self._generations[0][key] = offset
+        return bool(self._new) or any(self._older)
 
     def __len__(self) -> int:
-        return sum(map(len, self._generations))
+        return len(self._new) + sum(map(len, self._older))
 
 
 class Stream:
     """A channel: its epoch, its last message, and the messages that are held."""
 
-    __slots__ = ("_head", "_kept", "_records", "dedupe", "epoch", "size", "top", "top_id", "used")
+    __slots__ = (
+        "_head", "_kept", "_records", "dedupe", "epoch", "listed", "options", "size", "subscribed",
+        "top", "top_id", "used",
+    )  # fmt: skip
 
     def __init__(self, epoch: str, now: float) -> None:
         self.epoch = epoch
@@ -72,6 +84,13 @@ class Stream:
         self.size = 0
         """bytes of payload held"""
         self.dedupe: DedupeWindow | None = None
+        self.options: ChannelOptions | None = None
+        """those of the last message"""
+        # Marks for its owner, who else would look them up for each message.
+        self.listed = False
+        """it is among those that hold anything"""
+        self.subscribed = False
+        """its owner's node is told of its messages"""
         # What is before _head is gone: a list that is trimmed now and then reads any
         # stretch at the cost of that stretch, which a deque does not.
         self._records: list[Record] = []
@@ -87,20 +106,40 @@ class Stream:
         return Position(self.epoch, self.top, self.top_id)
 
     def append(self, record: Record, now: float, options: ChannelOptions) -> int:
-        """Make ``record`` the last message; return by how many bytes the history grew."""
+        """Make ``record`` the last message; return by how many bytes the history grew.
+
+        What is too old is let go of by :meth:`trim`, when it is read or looked through.
+        """
         self.top = record.offset
         self.top_id = record.id
-        before = self.size
-        if options.history > 0:
-            self._records.append(record)
-            self._kept.append(now)
-            self.size += len(record.payload)
-            self.trim(now, options)
-        return self.size - before
+        self.used = now
+        self.options = options
+        most = options.history
+        if most <= 0:
+            return 0
+        records, head = self._records, self._head
+        records.append(record)
+        self._kept.append(now)
+        grown = len(record.payload)
+        self.size += grown
+        held = len(records) - head
+        if held <= most and self.size <= options.history_bytes:
+            return grown + RECORD_OVERHEAD
+        if held == most + 1 and head < most:
+            # One for one. The oldest is let go of at once, so that its memory is used again
+            # while it is in the processor's cache.
+            oldest = len(records[head].payload)
+            if self.size - oldest <= options.history_bytes:
+                records[head] = None  # type: ignore[call-overload]
+                self._head = head + 1
+                self.size -= oldest
+                return grown - oldest
+        return grown + RECORD_OVERHEAD + self.trim(now, options)
 
-    def trim(self, now: float, options: ChannelOptions) -> None:
-        """Let go of what is too much or too old."""
+    def trim(self, now: float, options: ChannelOptions) -> int:
+        """Let go of what is too much or too old; return by how many bytes the history grew."""
         records, kept, head = self._records, self._kept, self._head
+        size, first = self.size, head
         end, oldest = len(records), now - options.history_ttl
         while head < end and (
             end - head > options.history
@@ -109,6 +148,7 @@ class Stream:
         ):
             self.size -= len(records[head].payload)
             head += 1
+        grown = self.size - size - (head - first) * RECORD_OVERHEAD
         if head == end:
             records.clear()
             kept.clear()
@@ -117,12 +157,15 @@ class Stream:
             del records[:head], kept[:head]
             head = 0
         self._head = head
+        return grown
 
-    def clear(self) -> None:
-        """Let go of all messages; the numbering stays."""
+    def clear(self) -> int:
+        """Let go of all messages; return by how many bytes the history grew. The numbering stays."""
+        grown = -self.size - len(self) * RECORD_OVERHEAD
         self._records.clear()
         self._kept.clear()
         self._head = self.size = 0
+        return grown
 
     def read(self, since: Position | None, limit: int, limit_bytes: int) -> Page:
         """See :meth:`everwire.brokers.base.Broker.read`."""
