@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, get_type_hints
 
 import msgspec
@@ -148,6 +148,15 @@ def check_parameters(function: Function, offered: tuple[str, ...]) -> None:
             )
 
 
+@lru_cache(64)
+def _called_with(function: Function, offered: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
+    """Which of what is offered the function has parameters for, and whether it is async."""
+    check_parameters(function, offered)
+    parameters = inspect.signature(function).parameters
+    wanted = tuple(name for name in parameters if name in offered)
+    return wanted, inspect.iscoroutinefunction(function)
+
+
 async def call_flexibly(function: Function, offered: dict[str, Any]) -> Any:
     """Call ``function`` with those of ``offered`` that it has parameters for.
 
@@ -156,11 +165,10 @@ async def call_flexibly(function: Function, offered: dict[str, Any]) -> Any:
     Raises:
         ConfigError: it needs a parameter that is not offered.
     """
-    check_parameters(function, tuple(offered))
-    wanted = inspect.signature(function).parameters
-    chosen = {name: offered[name] for name in wanted if name in offered}
+    wanted, is_async = _called_with(function, tuple(offered))
+    chosen = {name: offered[name] for name in wanted}
     remember_loop()
-    if inspect.iscoroutinefunction(function):
+    if is_async:
         return await function(**chosen)
     return await in_thread(partial(function, **chosen))
 
