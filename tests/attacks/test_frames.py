@@ -219,6 +219,32 @@ def test_messages_that_are_never_finished_have_a_time_limit(brief: Target) -> No
     brief.attack(case)
 
 
+@pytest.mark.parametrize("piece", [2048, 8], ids=["progress", "a drip"])
+def test_a_large_message_that_comes_slowly_is_a_sign_of_life_and_a_drip_is_not(
+    brief: Target, piece: int
+) -> None:
+    def case() -> None:
+        text = b'{"action":"publish","channel":"slow","data":"' + b"x" * 60_000 + b'"}'
+        data = Frame(TEXT, text).encode()
+        with Peer(brief.port) as peer:
+            code: int | None = None
+            for sent in range(0, 28 * piece, piece):
+                peer.raw(data[sent : sent + piece])
+                with contextlib.suppress(TimeoutError):
+                    code = peer.code(within=0.35)
+                    break
+            if piece == 8:
+                assert code in (4408, 1006)
+                return
+            assert code is None
+            peer.raw(data[28 * piece :])
+            peer.send(Frame(PING, b"last"))
+            while peer.frame().payload != b"last":
+                pass
+
+    brief.attack(case)
+
+
 @pytest.mark.parametrize(("count", "size"), [(100, 3 * MiB), (1000, 150_000)])
 def test_what_all_connections_hold_unfinished_is_bounded(
     target: Target, count: int, size: int

@@ -27,7 +27,7 @@ class Reader:
     def __init__(self, dialect: Dialect = JSON) -> None:
         self.dialect = dialect
         self.wire = wire_for(dialect, False)
-        self.out: list[bytes] = []
+        self.out: list[bytes] | None = None
         self.paused = False
         self.writes: list[bytes] = []
         self.write: Callable[[bytes], None] = self.writes.append
@@ -157,7 +157,7 @@ def test_what_a_reader_was_sent_itself_goes_out_before_what_is_in_its_lane() -> 
         reader = reader_of(one)
         world.hub.join(one)
         world.tell(11)
-        reader.out.append(b"\x81\x04note")
+        reader.out = [b"\x81\x04note"]
         world.hub.touch(one.reader)
         await turn()
         assert b"".join(reader.writes).startswith(b"\x81\x04note")

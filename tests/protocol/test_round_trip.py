@@ -207,6 +207,18 @@ def test_encode_message_writes_what_encode_would(
 
 
 @examples(150)
+@given(ids | u53s, texts, u53s, st.booleans())
+def test_the_answer_to_a_publish_is_written_as_any_response(
+    request_id: m.RequestId, epoch: str, offset: int, duplicate: bool
+) -> None:
+    payload = {"epoch": epoch, "offset": offset, "duplicate": duplicate}
+    for one in DIALECTS:
+        if one.acknowledges:
+            written = one.encode_published(request_id, epoch, offset, duplicate)
+            assert written == one.encode(m.Response(request_id, payload), NOW)
+
+
+@examples(150)
 @given(data)
 def test_what_is_packed_is_unpacked_to_the_same(payload: Any) -> None:
     packed = pack_data(payload)

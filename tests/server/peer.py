@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -154,3 +155,9 @@ async def serving(
     finally:
         listener.close()
         await wire.stop()
+
+
+def alive(kind: type[object]) -> int:
+    """How many objects of a class there are that anything still holds."""
+    gc.collect()
+    return sum(type(one) is kind for one in gc.get_objects())

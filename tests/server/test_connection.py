@@ -12,10 +12,12 @@ from everwire import Everwire, Forbidden, Grant, Identity, Unauthorized
 from everwire.codes import ErrorCode
 from everwire.limits import Limits
 from everwire.protocol import messages as m
+from everwire.server.connection import NOTHING
 from everwire.server.node import Node
+from everwire.server.publishing import Publishing
 from everwire.testing import Direction, Network, run
 
-from .peer import URL, Peer, open_app, serving
+from .peer import URL, Peer, alive, open_app, serving
 
 Scenario = Callable[[Network, Node], Coroutine[Any, Any, None]]
 
@@ -317,9 +319,50 @@ def test_what_a_closed_connection_held_is_let_go() -> None:
         assert not node.hub.channels
         assert await node.presence("c") == ([], 0)
         assert len(node.tasks) == 0
-        assert not node._publishing
+        assert not alive(Publishing)
 
     with_node(scenario)
+
+
+def test_what_connections_share_while_they_have_nothing_stays_empty() -> None:
+    with pytest.raises(TypeError):
+        NOTHING["x"] = 1
+
+    async def scenario(network: Network, node: Node) -> None:
+        one, other = Peer(network), Peer(network)
+        for peer in (one, other):
+            await peer.auth()
+            peer.send(m.Subscribe(2, [m.ChannelRequest("c")]))
+            peer.send(m.Query(3, "everwire.history", {"channel": "c"}))
+            await peer.answer(2)
+            await peer.publish("a-1", "c", 1)
+        assert NOTHING == {}
+
+    with_node(scenario)
+
+
+def test_what_comes_while_the_first_auth_is_looked_at_waits_its_turn() -> None:
+    wire = open_app()
+
+    @wire.authenticate
+    async def slow(token: str) -> Identity:
+        await asyncio.sleep(1)
+        return Identity(token)
+
+    async def scenario(network: Network, node: Node) -> None:
+        peer = await Peer(network).open()
+        peer.send(m.Auth(1, "ann"))
+        for n in range(30):
+            peer.send(m.Publish(f"a-{n}", "c", n))
+        connection = next(iter(node.connections.values()))
+        await asyncio.sleep(0.5)
+        assert connection.held_reading == 1  # nobody fills our memory before we know them
+        answers = [await peer.answer(f"a-{n}") for n in range(30)]
+        offsets = [one.payload["offset"] for one in answers if isinstance(one, m.Response)]
+        assert offsets == list(range(1, 31))
+        assert connection.held_reading == 0
+
+    with_node(scenario, wire)
 
 
 def test_drain_tells_each_client_its_own_moment_and_closes_what_stays() -> None:

@@ -21,9 +21,10 @@ from everwire.protocol.msgpack_scan import has_odd_keys
 from everwire.server import commands
 from everwire.server.commands import CommandLog
 from everwire.server.node import Node
+from everwire.server.publishing import Publishing
 from everwire.testing import Network, VirtualLoop, run
 
-from .peer import Peer, open_app, serving
+from .peer import Peer, alive, open_app, serving
 
 Scenario = Callable[[Network, Node], Coroutine[Any, Any, None]]
 pack = msgspec.msgpack.encode
@@ -181,7 +182,7 @@ def test_a_link_that_dies_while_handlers_are_asked_leaves_nothing_behind(name: s
             peer.link.cut()
         await asyncio.sleep(30)
         assert not node.connections
-        assert not node._publishing
+        assert not alive(Publishing)
         assert not node.hub.channels
         assert len(node.tasks) == 0
 

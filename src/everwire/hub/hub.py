@@ -115,7 +115,7 @@ class Hub:
         if subscription.offset < last:
             return False
         lane = channel.lane(subscription.reader.wire)
-        if lane.pending:
+        if lane.pending is not None:
             self.flush()
         lane.members[subscription.reader] = subscription.reader.write
         subscription.state = SubscriptionState.SUBSCRIBED
@@ -140,7 +140,7 @@ class Hub:
             channel.waiting.remove(subscription)
         if subscription.state is SubscriptionState.SUBSCRIBED:
             lane = channel.lanes[subscription.reader.wire]
-            if lane.pending:
+            if lane.pending is not None:
                 self.flush()
             del lane.members[subscription.reader]
             if not lane.members:
@@ -153,30 +153,31 @@ class Hub:
         channel = self.channels.get(key)
         if channel is None:
             return
-        last = channel.last
+        last, offset = channel.last, record.offset
         if last is None:  # nobody has read the numbering yet
             channel.epoch = record.epoch
         elif channel.epoch != record.epoch:
             self._restart(channel, record)
             return
-        else:
-            where = place(last, record.offset, record.prev)
+        elif offset != last + 1 or record.prev is not None:  # not simply the next
+            where = place(last, offset, record.prev)
             if where is Place.DUPLICATE:
                 return
             if where is Place.HOLE:
                 self._restart(channel, record)
                 return
-        channel.last = record.offset
+        channel.last = offset
         channel.last_id = record.id
         self.delivered += 1
         for lane in channel.lanes.values():
-            if lane.members:
-                if not lane.pending:
-                    self._dirty.append(lane)
+            if lane.pending is not None:
                 lane.pending.append(lane.frame(record))
-        if self._dirty and not self._armed:
-            self._armed = True
-            self._call_soon(self._turn_end)
+                continue
+            lane.pending = [lane.frame(record)]
+            self._dirty.append(lane)
+            if not self._armed:
+                self._armed = True
+                self._call_soon(self._turn_end)
         if channel.waiting:
             self._admit(channel)
 
@@ -218,9 +219,8 @@ class Hub:
     # ---- writing -------------------------------------------------------------
 
     def touch(self, reader: Reader) -> None:
-        """Have ``reader.out``, to which something was just added, written at the turn's end."""
-        if len(reader.out) == 1:
-            self._touched.append(reader)
+        """Have ``reader.out``, which was None until now, written at the turn's end."""
+        self._touched.append(reader)
         if not self._armed:
             self._armed = True
             self._call_soon(self._turn_end)
@@ -255,19 +255,20 @@ class Hub:
         touched, self._touched = self._touched, []
         if len(dirty) > 1:
             for lane in dirty:
-                pending, lane.pending = lane.pending, []
-                data = pending[0] if len(pending) == 1 else b"".join(pending)
+                data = lane.take()
                 for reader in lane.members:
-                    if not reader.out:
+                    if reader.out is None:
+                        reader.out = [data]
                         touched.append(reader)
-                    reader.out.append(data)
+                    else:
+                        reader.out.append(data)
             dirty = []
         for reader in touched:
-            out, reader.out = reader.out, []
-            if out:
+            out = reader.out
+            if out is not None:  # otherwise it was closed meanwhile
+                reader.out = None
                 reader.write(out[0] if len(out) == 1 else b"".join(out))
         for lane in dirty:
-            pending, lane.pending = lane.pending, []
-            data = pending[0] if len(pending) == 1 else b"".join(pending)
+            data = lane.take()
             for write in lane.members.values():
                 write(data)

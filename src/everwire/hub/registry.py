@@ -27,7 +27,8 @@ class Reader(Protocol):
 
     wire: Wire
     write: Callable[[bytes], None]
-    out: list[bytes]
+    out: list[bytes] | None
+    """what is written at the turn's end, None for nothing; see :meth:`.hub.Hub.touch`"""
     paused: bool
 
 
@@ -35,6 +36,7 @@ class Lane:
     """A channel on one wire: all its readers are written the same bytes.
 
     ``members`` maps each reader to its bound ``write``: the one call that a delivery costs.
+    A channel's lanes have members; ``pending`` is None while there is nothing to write.
     """
 
     __slots__ = ("channel", "members", "pending", "prefix", "wire")
@@ -44,12 +46,19 @@ class Lane:
         self.wire = wire
         self.prefix: Any = wire.dialect.message_prefix(channel.sid, channel.name)
         self.members: dict[Reader, Callable[[bytes], None]] = {}
-        self.pending: list[bytes] = []
+        self.pending: list[bytes] | None = None
+
+    def take(self) -> bytes:
+        """Take what is pending, joined."""
+        pending, self.pending = self.pending, None
+        assert pending is not None
+        return pending[0] if len(pending) == 1 else b"".join(pending)
 
     def frame(self, record: Record) -> bytes:
         """Make the finished frame of a message."""
-        return self.wire.frame(
-            self.wire.dialect.encode_message(
+        wire = self.wire
+        return wire.frame(
+            wire.dialect.encode_message(
                 self.prefix,
                 record.offset,
                 record.prev,

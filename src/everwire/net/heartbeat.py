@@ -74,8 +74,13 @@ class Wheel:
         if not slot:
             return
         self._slots[self._at] = {}
+        slots, at, grain = self._slots, self._at, self._grain
         for item, due in slot.items():
-            if due > now + self._grain:  # further away than the wheel is round
+            if due > now + grain:  # further away than the wheel is round
                 self._put(item, due)
             elif delay := item.tick(now):
-                self._put(item, now + delay)
+                # As _put does, which is a call for each heartbeat.
+                known = slots[(at + min(-int(-delay // grain) or 1, SLOTS - 1)) % SLOTS]
+                due = now + delay
+                if known.setdefault(item, due) > due:
+                    known[item] = due

@@ -96,8 +96,11 @@ class Transport(Protocol):
     def unfinished_since(self) -> float | None:
         """The loop's time at which a message began that is still coming in pieces."""
 
-    def bytes_received(self) -> int:
-        """Bytes that came in so far, also those of unfinished frames; 0 where unknown."""
+    def inbound(self) -> tuple[float, int]:
+        """Seconds since a byte came in, and bytes so far, also of unfinished frames.
+
+        Endless seconds and no bytes where it is unknown.
+        """
 
 
 class Network(Protocol):

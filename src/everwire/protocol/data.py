@@ -92,9 +92,8 @@ def plain_data(value: Any) -> Any:
     return built
 
 
-def pack_data(value: Any) -> bytes:
-    """Encode checked data in the one form in which brokers keep it (MessagePack)."""
-    return _pack.encode(value)
+pack_data = _pack.encode
+"""Encodes checked data in the one form in which brokers keep it (MessagePack)."""
 
 
 def unpack_data(packed: bytes) -> Any:

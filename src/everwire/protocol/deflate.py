@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from ..codes import CloseCode
 from .assembly import Refused
-from .frames import Opcode, frame
+from .frames import frame
 
 WINDOW_BITS = 12
 THRESHOLD = 512  # bytes; what is smaller is left alone
@@ -116,7 +116,7 @@ def inflate(data: bytes, limit: int) -> bytes:
     return message
 
 
-def deflated_frame(opcode: Opcode, payload: bytes) -> bytes:
+def deflated_frame(opcode: int, payload: bytes) -> bytes:
     """Put ``payload`` into one frame, compressed if that makes it smaller."""
     if len(payload) >= THRESHOLD:
         deflater = zlib.compressobj(LEVEL, zlib.DEFLATED, -WINDOW_BITS)

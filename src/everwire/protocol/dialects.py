@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import ProtocolError
 from . import messages as m
 from .deflate import deflated_frame
-from .frames import Opcode, frame
+from .frames import Opcode, frame, small_heads
 
 
 class BadMessage(ProtocolError):
@@ -88,6 +88,16 @@ class Dialect(ABC):
         Returns an empty result for a message that the dialect cannot say.
         """
 
+    def encode_published(
+        self, request_id: m.RequestId, epoch: str, offset: int, duplicate: bool
+    ) -> bytes:
+        """Write the answer to a publish: the one response that comes with every message.
+
+        For dialects that acknowledge.
+        """
+        payload = {"epoch": epoch, "offset": offset, "duplicate": duplicate}
+        return self.encode(m.Response(request_id, payload))
+
     @abstractmethod
     def message_prefix(self, sid: int, channel: str) -> Any:
         """What all messages of a channel have in common, made once for a lane."""
@@ -116,15 +126,20 @@ class Wire:
     Connections of one wire are written the same bytes.
     """
 
-    __slots__ = ("compressed", "dialect", "opcode")
+    __slots__ = ("_heads", "_small", "compressed", "dialect", "opcode")
 
     def __init__(self, dialect: Dialect, compressed: bool) -> None:
         self.dialect = dialect
         self.compressed = compressed
-        self.opcode = dialect.opcode
+        self.opcode = int(dialect.opcode)
+        self._heads = () if compressed else small_heads(self.opcode)
+        self._small = len(self._heads)
 
     def frame(self, payload: bytes) -> bytes:
         """Put an encoded message into a finished frame, as a server writes it."""
+        size = len(payload)
+        if size < self._small:
+            return self._heads[size] + payload
         if self.compressed:
             return deflated_frame(self.opcode, payload)
         return frame(self.opcode, payload)
@@ -155,6 +170,7 @@ ALIASES = {"msgpack": "everwire.v1.msgpack", "json": "everwire.v1.json", "v1.msg
            "v1.json": "everwire.v1.json"}  # fmt: skip
 
 _loaded: dict[str, Dialect] = {}
+_by_subprotocol: dict[str, Dialect] = {}
 
 
 def dialect(name: str) -> Dialect:
@@ -190,10 +206,11 @@ def negotiate(offered: Sequence[str]) -> Dialect | None:
     """
     if not offered:
         return dialect("plain")
-    known = {one.subprotocol: one for one in all_dialects() if one.subprotocol}
+    if not _by_subprotocol:
+        _by_subprotocol.update((one.subprotocol, one) for one in all_dialects() if one.subprotocol)
     for name in offered:
-        if name in known:
-            return known[name]
+        if name in _by_subprotocol:
+            return _by_subprotocol[name]
     return None
 
 

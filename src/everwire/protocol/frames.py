@@ -22,6 +22,11 @@ _pack16 = Struct("!BBH").pack
 _pack64 = Struct("!BBQ").pack
 
 
+def small_heads(opcode: int) -> tuple[bytes, ...]:
+    """The headers of frames of 0 to 125 bytes, as nearly all frames are."""
+    return tuple(bytes((0x80 | opcode, size)) for size in range(126))
+
+
 def frame(opcode: int, payload: bytes) -> bytes:
     """Put ``payload`` into one finished, unmasked frame."""
     size = len(payload)

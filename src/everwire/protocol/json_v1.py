@@ -77,6 +77,12 @@ class JsonV1(Dialect):
             message = msgspec.structs.replace(message, encoding="base64")
         return _encoder.encode(message)
 
+    def encode_published(
+        self, request_id: m.RequestId, epoch: str, offset: int, duplicate: bool
+    ) -> bytes:
+        result = m.PublishResult(epoch, offset, duplicate)
+        return _encoder.encode(m.Response(request_id, result))
+
     def message_prefix(self, sid: int, channel: str) -> Any:
         return b'{"type":"message","sid":%d,"offset":' % sid
 

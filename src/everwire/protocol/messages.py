@@ -80,6 +80,14 @@ class ChannelResult(msgspec.Struct, rename="camel", omit_defaults=True, gc=False
     error: ErrorBody | None = None
 
 
+class PublishResult(msgspec.Struct, gc=False):
+    """The payload of the answer to a ``publish``."""
+
+    epoch: str
+    offset: U53
+    duplicate: bool
+
+
 class Member(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     """One connection that is present in a channel."""
 

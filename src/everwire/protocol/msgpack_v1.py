@@ -15,7 +15,7 @@ from .dialects import BadMessage, Dialect
 from .frames import Opcode
 from .json_v1 import usable_id, without_nulls
 
-_encoder = msgspec.msgpack.Encoder()
+_encode = msgspec.msgpack.Encoder().encode
 _TAGS: dict[type[m.Message], int] = {cls: tag for tag, cls in enumerate(m.MESSAGES)}
 _ARRAYS = tuple(
     msgspec.defstruct(
@@ -28,6 +28,7 @@ _Any: Any = Union[_ARRAYS]  # noqa: UP007
 _decoder: msgspec.msgpack.Decoder[m.Message] = msgspec.msgpack.Decoder(_Any)
 _any = msgspec.msgpack.Decoder()
 _message_tag = _TAGS[m.ChannelMessage]
+_Response: Any = _ARRAYS[_TAGS[m.Response]]
 _astuple = msgspec.structs.astuple
 _Raw = msgspec.Raw
 
@@ -73,7 +74,12 @@ class MsgpackV1(Dialect):
             return None
 
     def encode(self, message: m.Message, now: int = 0) -> bytes:
-        return _encoder.encode((_TAGS[type(message)], *_astuple(message)))
+        return _encode((_TAGS[type(message)], *_astuple(message)))
+
+    def encode_published(
+        self, request_id: m.RequestId, epoch: str, offset: int, duplicate: bool
+    ) -> bytes:
+        return _encode(_Response(request_id, m.PublishResult(epoch, offset, duplicate)))
 
     def message_prefix(self, sid: int, channel: str) -> Any:
         return sid
@@ -90,14 +96,14 @@ class MsgpackV1(Dialect):
         trace: str | None,
     ) -> bytes:
         if trace is not None:
-            return _encoder.encode(
+            return _encode(
                 (_message_tag, prefix, offset, message_id, time, _Raw(data), prev, publisher, trace)
             )
         if prev is not None or publisher is not None:
-            return _encoder.encode(
+            return _encode(
                 (_message_tag, prefix, offset, message_id, time, _Raw(data), prev, publisher)
             )
-        return _encoder.encode((_message_tag, prefix, offset, message_id, time, _Raw(data)))
+        return _encode((_message_tag, prefix, offset, message_id, time, _Raw(data)))
 
 
 # Of each type the names of the fields, and what each is when it is absent.

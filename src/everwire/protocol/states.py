@@ -67,6 +67,16 @@ class StateError(AssertionError):
     """A transition that the tables do not have: a defect in this package."""
 
 
+def check_way(table: Mapping[S, frozenset[S]], state: S, to: S) -> None:
+    """Check that the table has a way from ``state`` to ``to``; staying is always allowed.
+
+    Raises:
+        StateError: there is none.
+    """
+    if to is not state and to not in table[state]:
+        raise StateError(f"{type(state).__name__}: no way from {state} to {to}")
+
+
 class Machine(Generic[S]):
     """Holds a state and refuses ways that the table does not have."""
 
@@ -82,6 +92,5 @@ class Machine(Generic[S]):
         Raises:
             StateError: there is no such way.
         """
-        if state is not self.state and state not in self.table[self.state]:
-            raise StateError(f"{type(state).__name__}: no way from {self.state} to {state}")
+        check_way(self.table, self.state, state)
         self.state = state

@@ -44,6 +44,8 @@ class Access:
     def __init__(self, rules: Sequence[ChannelRule]) -> None:
         self._rules = rules
         self._placed: dict[str, Placed] = {}
+        self._granted: dict[str, Channelled] = {}
+        """what everybody of a tenant is granted without asking, by channel key"""
 
     def place(self, channel: str) -> Placed:
         """Find the first rule whose pattern fits.
@@ -84,7 +86,15 @@ class Access:
                 code=ErrorCode.BAD_CHANNEL,
             )
         if placed.rule.grant is not None:
-            return self._remember(connection, channel, placed.rule, placed.rule.grant)
+            key = channel_key(connection.identity.tenant, channel)
+            granted = self._granted.get(key)
+            if granted is None:
+                if len(self._granted) >= MAX_RULES_REMEMBERED:
+                    self._granted.clear()
+                granted = self._granted[key] = _channelled(
+                    key, channel, placed.rule.grant, placed.rule
+                )
+            return self._remember(connection, granted)
         return None
 
     async def ask(self, connection: Connection, channel: str) -> Channelled:
@@ -124,19 +134,11 @@ class Access:
             raise TypeError(
                 f"{rule.handler.function.__name__}() must return a Grant or None, not {grant!r}"
             )
-        return self._remember(connection, channel, rule, grant)
+        key = channel_key(identity.tenant, channel)
+        return self._remember(connection, _channelled(key, channel, grant, rule))
 
     @staticmethod
-    def _remember(
-        connection: Connection, channel: str, rule: ChannelRule, grant: Grant
-    ) -> Channelled:
-        granted = Channelled(
-            channel_key(connection.identity.tenant, channel),
-            channel,
-            rule.options,
-            rule.presence,
-            grant,
-        )
+    def _remember(connection: Connection, granted: Channelled) -> Channelled:
         if len(connection.channels) >= connection.node.limits.subscriptions:
             oldest = next(
                 (name for name in connection.channels if name not in connection.subscriptions),
@@ -144,5 +146,9 @@ class Access:
             )
             if oldest is not None:
                 del connection.channels[oldest]
-        connection.channels[channel] = granted
+        connection.channels[granted.name] = granted
         return granted
+
+
+def _channelled(key: str, name: str, grant: Grant, rule: ChannelRule) -> Channelled:
+    return Channelled(key, name, rule.options, rule.presence, grant)

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from ..codes import CloseCode
@@ -98,8 +99,8 @@ class AsgiTransport:
     def unfinished_since(self) -> float | None:
         return None
 
-    def bytes_received(self) -> int:
-        return 0
+    def inbound(self) -> tuple[float, int]:
+        return inf, 0
 
     # ---- driven by the host ---------------------------------------------------------
 

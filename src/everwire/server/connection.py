@@ -19,15 +19,26 @@ from ..net.transport import Handshake, Transport
 from ..protocol import messages as m
 from ..protocol.dialects import BadMessage, Dialect, wire_for
 from ..protocol.messages import error_message
-from ..protocol.states import CONNECTION, ConnectionState, Machine
+from ..protocol.states import CONNECTION, ConnectionState, check_way
 from .liveness import Liveness
 
 if TYPE_CHECKING:
     from .access import Channelled
     from .app import Identity
     from .node import Node
+    from .publishing import Publishing
 
 STRIKE_WINDOW = 60.0
+
+
+class _Nothing(dict[Any, Any]):
+    """Stands for the empty dicts of all connections; who has something makes one."""
+
+    def __setitem__(self, key: object, value: object) -> None:
+        raise TypeError("this is nobody's dict")
+
+
+NOTHING: dict[Any, Any] = _Nothing()
 
 
 def public_id(secret: str) -> str:
@@ -47,11 +58,11 @@ class Connection(Liveness):
     """
 
     __slots__ = (
-        "_machine", "_second", "_serial", "_strikes", "_strikes_since", "_writable",
+        "_id", "_second", "_serial", "_strikes", "_strikes_since", "_writable",
         "auth_in_flight", "backlog", "behind", "came", "catching_up", "channels", "dialect",
-        "handshake", "held_reading", "id", "identity", "inflight", "instance", "node", "opcode",
-        "operations", "out", "paused", "presence_missed", "remote", "secret", "subscriptions",
-        "transport", "uncancellable", "wire", "write",
+        "handshake", "held_reading", "identity", "inflight", "instance", "node", "opcode",
+        "operations", "out", "paused", "presence_missed", "publishing", "remote", "secret",
+        "state", "subscriptions", "transport", "uncancellable", "wire", "write",
     )  # fmt: skip
 
     def __init__(
@@ -62,31 +73,33 @@ class Connection(Liveness):
         self.handshake: Handshake | None = handshake
         self.dialect = dialect
         self.wire = wire_for(dialect, transport.compressed)
-        self.opcode = int(dialect.opcode)
+        self.opcode = self.wire.opcode
         self.remote = transport.remote or handshake.remote
         self.secret = node.new_secret()
-        self.id = public_id(self.secret)
+        self._id = ""
         self.identity: Identity = node.anonymous
         self.instance = ""
         self.write: Callable[[bytes], None] = transport.write
-        self.out: list[bytes] = []
+        self.out: list[bytes] | None = None
         self.came = 0
         """messages within this second"""
         self.paused = False
         self.held_reading = 0
         self.subscriptions: dict[str, Subscription] = {}
         self.channels: dict[str, Channelled] = {}
-        self.behind: dict[Subscription, None] = {}
+        self.behind: dict[Subscription, None] = NOTHING
         self.catching_up = False
-        self.operations: dict[str, asyncio.Future[None]] = {}
+        self.operations: dict[str, asyncio.Future[None]] = NOTHING
         """the last subscribe or unsubscribe under way, by channel"""
-        self.uncancellable: set[m.RequestId] = set()
-        self.presence_missed: dict[Subscription, None] = {}
-        self.inflight: dict[m.RequestId, asyncio.Task[None] | None] = {}
+        self.uncancellable: dict[m.RequestId, None] = NOTHING
+        self.presence_missed: dict[Subscription, None] = NOTHING
+        self.inflight: dict[m.RequestId, asyncio.Task[None] | None] = NOTHING
+        self.publishing: Publishing | None = None
+        """what its publishes need to know of each other, once they do"""
         self.auth_in_flight = False
         self.backlog: list[m.Message] | None = None
         super().__init__(node.wheel.now, node.first_ping())
-        self._machine = Machine(ConnectionState.CONNECTING, CONNECTION)
+        self.state = ConnectionState.CONNECTING
         self._second = node.wheel.now
         self._writable: asyncio.Future[None] | None = None
         self._serial = 0
@@ -96,12 +109,14 @@ class Connection(Liveness):
     # ---- for handlers --------------------------------------------------------
 
     @property
-    def user(self) -> str:
-        return self.identity.user
+    def id(self) -> str:
+        if not self._id:
+            self._id = public_id(self.secret)
+        return self._id
 
     @property
-    def state(self) -> ConnectionState:
-        return self._machine.state
+    def user(self) -> str:
+        return self.identity.user
 
     def __repr__(self) -> str:
         return (
@@ -127,7 +142,8 @@ class Connection(Liveness):
 
     def to(self, state: ConnectionState) -> None:
         """Change the state."""
-        self._machine.to(state)
+        check_way(CONNECTION, self.state, state)
+        self.state = state
 
     def ready(self, identity: Identity) -> None:
         """The user is known: serve requests."""
@@ -143,20 +159,22 @@ class Connection(Liveness):
     # ---- Receiver ---------------------------------------------------------------
 
     def received(self, opcode: int, payload: bytes | memoryview) -> None:
-        now = self._last_in = self.node.wheel.now
+        node = self.node
+        now = self._last_in = node.wheel.now
         if now != self._second:
             self._second, self.came = now, 0
         self.came += 1
-        if self.state in _ENDED:
-            return
-        if opcode != self.opcode:
-            kind = "text" if self.opcode == 1 else "binary"
-            self.bad(BadMessage(f"the dialect {self.dialect.name} uses {kind} messages"))
-            return
-        if len(payload) > self.node.limits.auth and self.state is not ConnectionState.READY:
-            self.close(CloseCode.TOO_BIG, "too big for a message before auth")
-            return
-        if len(payload) > self.node.limits.message:  # not worth decoding whole
+        if opcode != self.opcode or self.state is not _READY:
+            if self.state in _ENDED:
+                return
+            if opcode != self.opcode:
+                kind = "text" if self.opcode == 1 else "binary"
+                self.bad(BadMessage(f"the dialect {self.dialect.name} uses {kind} messages"))
+                return
+            if len(payload) > node.limits.auth:
+                self.close(CloseCode.TOO_BIG, "too big for a message before auth")
+                return
+        if len(payload) > node.limits.message:  # not worth decoding whole
             self.refuse(self.dialect.request_id(payload), RequestError(code=ErrorCode.TOO_BIG))
             return
         most = self.node.limits.elements
@@ -172,11 +190,11 @@ class Connection(Liveness):
             self.bad(bad)
             return
         if self.auth_in_flight and isinstance(message, m.Auth):
-            self.node.violation(self, "an auth is in flight")
+            node.violation(self, "an auth is in flight")
         elif self.backlog is not None:
             self.backlog.append(message)
         else:
-            self.node.dispatch(self, message)
+            node.dispatch(self, message)
 
     def heard(self) -> None:
         self._last_in = self.node.wheel.now
@@ -218,10 +236,16 @@ class Connection(Liveness):
 
     def send_payload(self, payload: bytes) -> None:
         """Queue an encoded message for the end of the loop's turn."""
-        if self.state in _ENDED:
-            return
-        self.out.append(self.wire.frame(payload))
-        self.node.hub.touch(self)
+        if self.state is _READY or self.state not in _ENDED:
+            self.queue(self.wire.frame(payload))
+
+    def queue(self, frames: bytes) -> None:
+        """Queue finished frames for the end of the loop's turn."""
+        if self.out is None:
+            self.out = [frames]
+            self.node.hub.touch(self)
+        else:
+            self.out.append(frames)
 
     async def writable(self) -> None:
         """Wait until the write buffer has room, or the connection is closed. Safe to cancel."""
@@ -257,6 +281,8 @@ class Connection(Liveness):
 
     def begin(self, request_id: m.RequestId, task: asyncio.Task[None] | None) -> None:
         """Note a request in flight; at the limit, read no more."""
+        if not self.inflight:
+            self.inflight = {}
         self.inflight[request_id] = task
         if len(self.inflight) == self.node.limits.inflight:
             self.hold_reading()
@@ -272,7 +298,7 @@ class Connection(Liveness):
             if len(self.inflight) == self.node.limits.inflight:
                 self.release_reading()
             del self.inflight[request_id]
-            self.uncancellable.discard(request_id)
+            self.uncancellable.pop(request_id, None)
 
     # ---- what is wrong ----------------------------------------------------------------
 
@@ -316,15 +342,15 @@ class Connection(Liveness):
             node.left(self, list(self.subscriptions.values()))
         self.subscriptions.clear()
         self.channels.clear()
-        self.behind.clear()
-        self.out.clear()
-        self.backlog = None
+        self.behind = NOTHING
+        self.out = self.backlog = self.publishing = None
         for task in self.inflight.values():
             if task is not None:
                 task.cancel()
-        self.inflight.clear()
+        self.inflight = NOTHING
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 
 
+_READY = ConnectionState.READY
 _ENDED = (ConnectionState.CLOSING, ConnectionState.CLOSED)

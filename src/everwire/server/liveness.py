@@ -11,29 +11,29 @@ from ..protocol.states import ConnectionState
 
 if TYPE_CHECKING:
     from ..net.transport import Transport
-    from ..protocol.dialects import Dialect
+    from ..protocol.dialects import Wire
     from .app import Identity
     from .node import Node
 
-PROGRESS = 1024  # bytes between two looks that count as a sign of life
+PROGRESS = 1024  # bytes of an unfinished message that count as a sign of life
 ALIVE = (ConnectionState.AUTHENTICATING, ConnectionState.READY)
 
 
 class Pings:
-    """The heartbeat of a moment, encoded once for all connections of a dialect."""
+    """The heartbeat of a moment, encoded once for all connections of a wire."""
 
     def __init__(self) -> None:
         self._at = 0.0
-        self._payloads: dict[Dialect, bytes] = {}
+        self._frames: dict[Wire, bytes] = {}
 
-    def payload(self, dialect: Dialect, now: float, wall: Callable[[], float]) -> bytes:
-        """The ping of the moment ``now``, by the loop's time."""
+    def frame(self, wire: Wire, now: float, wall: Callable[[], float]) -> bytes:
+        """The finished ping of the moment ``now``, by the loop's time."""
         if self._at != now:
-            self._payloads.clear()
+            self._frames.clear()
             self._at = now
-        found = self._payloads.get(dialect)
+        found = self._frames.get(wire)
         if found is None:
-            found = self._payloads[dialect] = dialect.encode(m.Ping(int(wall() * 1000)))
+            found = self._frames[wire] = wire.frame(wire.dialect.encode(m.Ping(int(wall() * 1000))))
         return found
 
 
@@ -49,10 +49,11 @@ class Liveness:
 
     node: Node
     transport: Transport
-    dialect: Dialect
+    wire: Wire
     identity: Identity
     paused: bool
     held_reading: int
+    state: ConnectionState
 
     def __init__(self, now: float, first_ping: float) -> None:
         self._last_in = now
@@ -64,16 +65,23 @@ class Liveness:
 
     if TYPE_CHECKING:  # what the connection brings
 
-        @property
-        def state(self) -> ConnectionState: ...
-
-        def send_payload(self, payload: bytes) -> None: ...
+        def queue(self, frames: bytes) -> None: ...
 
         def close(self, code: int, reason: str = "") -> None: ...
 
     def tick(self, now: float) -> float:
         """Do what is due: see :class:`everwire.net.heartbeat.Ticked`."""
-        state = self.state
+        state, limits = self.state, self.node.limits
+        if (
+            state is ConnectionState.READY
+            and now < self._ping_due
+            and now - self._last_in < limits.ping_interval
+            and not (self.paused or self.identity.expires)
+        ):
+            # What nearly every look finds: it answered. A message that does not end is
+            # looked for when the next ping is due.
+            dead = self._last_in + limits.ping_interval + limits.ping_grace
+            return max(0.5, min(self._ping_due, dead) - now)
         if state in ALIVE:
             if self.identity.expires is not None and self.node.wall() >= self.identity.expires:
                 self.close(CloseCode.TOKEN_REFUSED, "the token has expired")
@@ -99,8 +107,6 @@ class Liveness:
         if silent >= limits.ping_interval + limits.ping_grace:
             return self._silent(now)
         self._suspect = False
-        self._stall_size = self.transport.write_buffer_size()
-        self._bytes_in = self.transport.bytes_received()
         if now >= self._ping_due:
             self._ping_due = now + limits.ping_interval
             self.ping()
@@ -111,9 +117,9 @@ class Liveness:
 
     def ping(self) -> None:
         """Ask for a sign of life, and give one."""
-        if self.dialect.needs_auth:
+        if self.wire.dialect.needs_auth:
             node = self.node
-            self.send_payload(node.pings.payload(self.dialect, node.wheel.now, node.wall))
+            self.queue(node.pings.frame(self.wire, node.wheel.now, node.wall))
         else:
             self.transport.ping()
 
@@ -121,9 +127,10 @@ class Liveness:
         """Nothing came for too long: was it us?"""
         limits = self.node.limits
         before, self._stall_size = self._stall_size, self.transport.write_buffer_size()
-        came, self._bytes_in = self._bytes_in, self.transport.bytes_received()
+        age, size = self.transport.inbound()
+        came, self._bytes_in = size - self._bytes_in, size
         # A large message that comes slowly, or one of ours that is slowly read: alive.
-        if self._stall_size < before or self._bytes_in - came > PROGRESS:
+        if self._stall_size < before or (age < limits.ping_interval and came > PROGRESS):
             self._last_in = now
             return limits.probe
         lagged = self.node.wheel.lagged_at >= self._last_in

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from random import Random, SystemRandom
+from random import Random
 from secrets import token_hex, token_urlsafe
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from .chores import Chores
 from .commands import CommandLog
 from .connection import Connection
 from .liveness import Pings
-from .publishing import Publishing, payload_of
+from .publishing import payload_of
 from .rates import Addresses, slow_down
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("everwire.server")
 
+_READY = ConnectionState.READY
 SERVER_SCOPE = "\x00server"  # no user can have this name: ids of ours never meet theirs
 
 
@@ -60,7 +61,7 @@ class Node:
         self.broker = broker
         self.limits = app.limits
         self.wall: Callable[[], float] = app.wall
-        self.random = random or SystemRandom()
+        self.random = random or Random()  # noqa: S311  # it spreads moments, no more
         self.id = token_hex(4)
         self.anonymous = Identity()
         self.connections: dict[str, Connection] = {}
@@ -69,7 +70,6 @@ class Node:
         self.draining = False
         self.access = Access(app.handlers.rules)
         self.tasks = TaskOwner(f"node {self.id}")
-        self._publishing: dict[Connection, Publishing] = {}
         self._opening: dict[str, asyncio.Future[None]] = {}
         self._emptied = asyncio.Event()
         self.pings = Pings()
@@ -91,6 +91,8 @@ class Node:
         self.log: LimitedLog
         self.wheel: Wheel
         self.hub: Hub
+        self.on_record: Callable[[str, Record], None]
+        """is told by the broker of a message: the hub's own"""
         self.commands: CommandLog
 
     # ---- life -----------------------------------------------------------------
@@ -107,6 +109,7 @@ class Node:
         self.log = LimitedLog(logger, loop.time)
         self.chores = Chores(self.tasks, self.log)
         self.hub = Hub(loop, self._recover, self._presence)
+        self.on_record = self.hub.on_record
         self.wheel = Wheel(loop)
         self.commands = CommandLog(self.limits.dedupe_window, loop.time)
         await self.broker.start(self)
@@ -185,7 +188,6 @@ class Node:
             self._addresses.left(connection)
         if not self.connections:
             self._emptied.set()
-        self._publishing.pop(connection, None)
 
     def left(self, connection: Connection, subscriptions: Sequence[Subscription]) -> None:
         """A connection left all its channels at once."""
@@ -200,16 +202,20 @@ class Node:
     def dispatch(self, connection: Connection, message: m.Message) -> None:
         """Do what a client's message asks for."""
         kind = type(message)
-        try:
-            handler = self._handlers[kind]
-        except KeyError:
+        handler = self._handlers.get(kind)
+        if (
+            handler is not None
+            and connection.state is _READY
+            and connection.came <= self.limits.messages
+        ):
+            handler(self, connection, message)
+            return
+        if kind not in self._handlers:
             handler = self._handlers[kind] = next(
                 (known for base, known in requests.HANDLERS.items() if issubclass(kind, base)),
                 None,
             )
-        if connection.state is not ConnectionState.READY and not isinstance(
-            message, requests.BEFORE_AUTH
-        ):
+        if connection.state is not _READY and not isinstance(message, requests.BEFORE_AUTH):
             self._before_auth(connection, message)
             return
         if connection.came > self.limits.messages and kind is not m.Pong:
@@ -236,15 +242,6 @@ class Node:
         """The client breaks the protocol."""
         self.count("violations")
         connection.close(CloseCode.VIOLATION, text)
-
-    def publishing(self, connection: Connection) -> Publishing:
-        """What the connection's publishes need to know of each other."""
-        found = self._publishing.get(connection)
-        if found is None:
-            found = Publishing()
-            if connection.secret in self.connections:  # otherwise nobody would forget it
-                self._publishing[connection] = found
-        return found
 
     # ---- channels ------------------------------------------------------------------
 
@@ -287,9 +284,6 @@ class Node:
     def disappear(self, key: str, connection: str) -> None:
         """End a connection's presence in a channel."""
         self.chores.add(lambda: self.broker.presence_remove(key, connection))
-
-    def on_record(self, channel: str, record: Record) -> None:
-        self.hub.on_record(channel, record)
 
     def on_presence(self, channel: str, joined: Sequence[m.Member], left: Sequence[str]) -> None:
         self.hub.on_presence(channel, joined, left)

@@ -8,6 +8,7 @@ behind it are refused as ``held``, until the client sends them again with a high
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -40,16 +41,23 @@ class Publishing:
         """channels whose publishes of this run and before are held"""
 
 
+def _publishing(connection: Connection) -> Publishing:
+    if connection.publishing is None:
+        connection.publishing = Publishing()
+    return connection.publishing
+
+
 def payload_of(data: object, limit: int) -> bytes:
     """Check and pack a payload.
 
     Raises:
         RequestError: it is not allowed, or too big for readers of JSON.
     """
-    try:
-        check_data(data)
-    except BadData as error:
-        raise RequestError(str(error), code=ErrorCode.BAD_REQUEST) from None
+    if type(data) is not str:
+        try:
+            check_data(data)
+        except BadData as error:
+            raise RequestError(str(error), code=ErrorCode.BAD_REQUEST) from None
     packed = pack_data(data)
     if len(packed) * WORST_GROWTH > limit and len(_json.encode(data)) > limit:
         raise RequestError(f"as JSON the data has more than {limit} bytes", code=ErrorCode.TOO_BIG)
@@ -58,18 +66,20 @@ def payload_of(data: object, limit: int) -> bytes:
 
 def on_publish(node: Node, connection: Connection, message: m.Publish) -> None:
     """Handle a client's ``publish``."""
-    if message.id in connection.inflight:
+    if connection.inflight and message.id in connection.inflight:
         node.violation(connection, f"the id {message.id!r} is in flight")
         return
-    publishing = node.publishing(connection)
-    waiting = publishing.waiting.get(message.channel)
+    publishing = connection.publishing
+    waiting = publishing.waiting.get(message.channel) if publishing is not None else None
     try:
         if waiting is None:
-            channelled = node.access.known(connection, message.channel)
+            channelled = connection.channels.get(message.channel) or node.access.known(
+                connection, message.channel
+            )
             if channelled is not None:
                 _publish(node, connection, message, channelled)
                 return
-            waiting = publishing.waiting[message.channel] = []
+            waiting = _publishing(connection).waiting[message.channel] = []
             node.tasks.start(_ask(node, connection, message.channel, waiting), "authorise")
         key = message.id or connection.internal_id()
         connection.begin(key, None)
@@ -94,7 +104,8 @@ async def _ask(
     except Exception:
         node.log_defect(f"the handler of channel {channel!r}", "a channel's handler")
     finally:
-        node.publishing(connection).waiting.pop(channel, None)
+        if connection.publishing is not None:  # otherwise it was closed
+            connection.publishing.waiting.pop(channel, None)
     for key, message in waiting:
         connection.end(key)
         try:
@@ -115,29 +126,35 @@ def _publish(
     """
     if not channelled.grant.publish:
         raise Forbidden(f"not allowed to publish to {message.channel!r}")
-    failed_runs = node.publishing(connection).failed_runs
-    if failed_runs and (failed := failed_runs.get(message.channel)) is not None:
-        if message.run <= failed:
-            raise RequestError(code=ErrorCode.HELD)
-        del failed_runs[message.channel]
+    if connection.publishing is not None and connection.publishing.failed_runs:
+        _check_run(connection.publishing.failed_runs, message)
     payload = payload_of(message.data, node.limits.message)
-    publication = Publication(
-        channelled.key,
-        message.id,
-        payload,
-        connection.user or _scope_of(payload),
-        connection.user or None,
-        None,
-        channelled.options,
-    )
-    key = message.id or connection.internal_id()
+    message_id, user = message.id, connection.identity.user
+    key = message_id or connection.internal_id()
     outcome = node.broker.publish(
-        publication, lambda outcome: _done(node, connection, key, message, outcome)
+        Publication(
+            channelled.key,
+            message_id,
+            payload,
+            user or (_scope_of(payload) if message_id else ""),
+            user or None,
+            None,
+            channelled.options,
+        ),
+        partial(_done, node, connection, key, message),
     )
     if outcome is None:
         connection.begin(key, None)
-        return
-    _answer(node, connection, message, outcome)
+    else:
+        _answer(connection, message, outcome)
+
+
+def _check_run(failed_runs: dict[str, int], message: m.Publish) -> None:
+    failed = failed_runs.get(message.channel)
+    if failed is not None:
+        if message.run <= failed:
+            raise RequestError(code=ErrorCode.HELD)
+        del failed_runs[message.channel]
 
 
 def _scope_of(payload: bytes) -> str:
@@ -158,22 +175,17 @@ def _done(
 ) -> None:
     """The broker's answer came later."""
     connection.end(key)
-    _answer(node, connection, message, outcome)
+    _answer(connection, message, outcome)
 
 
-def _answer(
-    node: Node, connection: Connection, message: m.Publish, outcome: PublishOutcome
-) -> None:
+def _answer(connection: Connection, message: m.Publish, outcome: PublishOutcome) -> None:
     if isinstance(outcome, Published):
         if message.id:
             position = outcome.position
-            connection.respond(
-                message.id,
-                {
-                    "epoch": position.epoch,
-                    "offset": position.offset,
-                    "duplicate": outcome.duplicate,
-                },
+            connection.send_payload(
+                connection.dialect.encode_published(
+                    message.id, position.epoch, position.offset, outcome.duplicate
+                )
             )
         return
     if isinstance(outcome, BrokerUnavailable):
@@ -184,7 +196,7 @@ def _answer(
 def refuse_publish(connection: Connection, message: m.Publish, error: RequestError) -> None:
     """Refuse a publish; if only for now, those behind it are held."""
     if error.temporary or error.outcome == "unknown":
-        publishing = connection.node.publishing(connection)
+        publishing = _publishing(connection)
         failed = publishing.failed_runs.get(message.channel, -1)
         publishing.failed_runs[message.channel] = max(failed, message.run)
         if len(publishing.failed_runs) > connection.node.limits.subscriptions:

@@ -68,7 +68,7 @@ def _confirm(connection: Connection, result: m.ChannelResult) -> None:
 
 def _in_order(connection: Connection, channels: Sequence[str], work: Work[None]) -> Work[None]:
     """Make ``work`` wait for what was asked earlier about any of the same channels."""
-    operations = connection.operations
+    operations = connection.operations = connection.operations or {}
     earlier = {operations[channel] for channel in channels if channel in operations}
     mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     operations.update(dict.fromkeys(channels, mine))
@@ -220,7 +220,8 @@ def _start(
     task = node.tasks.start(_guard(node, connection, request_id, answer_to, work), name)
     connection.begin(request_id, task)
     if not cancellable:
-        connection.uncancellable.add(request_id)
+        connection.uncancellable = connection.uncancellable or {}
+        connection.uncancellable[request_id] = None
 
 
 async def _guard(

@@ -191,8 +191,7 @@ def _push(connection: Connection, subscription: Subscription, records: Sequence[
         return
     channel = subscription.channel
     lane = channel.lanes.get(connection.wire) or Lane(channel, connection.wire)
-    connection.out.append(b"".join([lane.frame(record) for record in records]))
-    connection.node.hub.touch(connection)
+    connection.queue(b"".join([lane.frame(record) for record in records]))
     last = records[-1]
     subscription.move(m.Position(last.epoch, last.offset, last.id))
 
@@ -231,6 +230,7 @@ def recover(node: Node, connection: Connection, subscription: Subscription) -> N
     """Have a subscription sent what follows its position, as the reader can take it."""
     if connection.state not in _ALIVE:
         return
+    connection.behind = connection.behind or {}
     connection.behind[subscription] = None
     if not connection.catching_up:
         connection.catching_up = True
@@ -317,7 +317,8 @@ def tell_presence(
     encoded: dict[object, bytes] = {}
     for reader, subscription in channel.watchers.items():
         if reader.paused:  # it is sent the whole when it can take it
-            reader.presence_missed[subscription] = None  # type: ignore[attr-defined]
+            missed = reader.presence_missed = reader.presence_missed or {}  # type: ignore[attr-defined]
+            missed[subscription] = None
             continue
         dialect = reader.wire.dialect
         payload = encoded.get(dialect)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from ..codes import CloseCode
@@ -111,8 +112,8 @@ class Side:
     def unfinished_since(self) -> float | None:
         return None  # what is carried here is whole messages
 
-    def bytes_received(self) -> int:
-        return 0
+    def inbound(self) -> tuple[float, int]:
+        return inf, 0
 
     def set_write_limits(self, high: int, low: int) -> None:
         """Set the marks at which the receiver is told to pause and to resume writing.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import sys
 from collections.abc import Callable
+from math import inf
 from typing import Any, cast
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
@@ -17,6 +17,7 @@ from ...protocol.assembly import Assembly, Budget, Refused
 from ...protocol.deflate import inflate
 from ...protocol.frames import Opcode, close_payload, may_be_sent
 from ..transport import Receiver
+from .inbound import inbound
 from .lingering import linger
 from .pages import give_back
 
@@ -129,15 +130,8 @@ class WebSocket(WSListener):
     def unfinished_since(self) -> float | None:
         return self._assembly.since if self._assembly is not None else None
 
-    def bytes_received(self) -> int:
-        if self._picows is None:
-            return 0
-        sock = self._picows.underlying_transport.get_extra_info("socket")
-        try:
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
-            return int.from_bytes(info[128:136], sys.byteorder)
-        except (AttributeError, OSError):  # not Linux, or not TCP
-            return 0
+    def inbound(self) -> tuple[float, int]:
+        return inbound(self._picows.underlying_transport) if self._picows is not None else (inf, 0)
 
     # ---- WSListener ----------------------------------------------------------
 
@@ -167,7 +161,7 @@ class WebSocket(WSListener):
                     payload = inflate(payload, self._max_message)
                 if kind is TEXT and not payload.isascii():
                     payload.decode()
-                self.receiver.received(kind.value, payload)  # type: ignore[union-attr]
+                self.receiver.received(1 if kind is TEXT else 2, payload)  # type: ignore[union-attr]
             else:
                 self._other_frame(kind.value, frame)
             if self._pings and frame.last_in_buffer:

@@ -22,6 +22,9 @@ from .endpoint import LARGE, WebSocket
 READ_BUFFER = 2 * KiB
 
 
+_buffer_updated = WSProtocol.buffer_updated
+
+
 class _Protocol(WSProtocol):  # type: ignore[misc]
     """Tells of a large frame before it is whole: until then it is in picows' buffer."""
 
@@ -30,7 +33,7 @@ class _Protocol(WSProtocol):  # type: ignore[misc]
     def buffer_updated(self, nbytes: int) -> None:
         websocket = self.websocket
         websocket.came += nbytes
-        WSProtocol.buffer_updated(self, nbytes)
+        _buffer_updated(self, nbytes)
         if websocket.came > LARGE:
             websocket.frame_unfinished()
         elif nbytes > LARGE:

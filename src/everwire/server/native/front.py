@@ -7,7 +7,6 @@ was read beyond the request.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -76,9 +75,6 @@ class Front(asyncio.Protocol):
         if not self._remote:
             name = transport.get_extra_info("peername")
             self._remote = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else UNIX
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._options.open.add(self)
         self._options.wheel.add(self, self._options.limits.handshake_timeout)
 

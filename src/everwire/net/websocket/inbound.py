@@ -1,0 +1,22 @@
+"""What the kernel knows of a connection's incoming bytes, also those of unfinished frames."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from math import inf
+from typing import Any
+
+# tcpi_last_data_recv, in milliseconds, and tcpi_bytes_received
+_TCP_INFO = struct.Struct("=52xI72xQ")
+
+
+def inbound(transport: Any) -> tuple[float, int]:
+    """Seconds since a byte came in, and bytes so far; endless and none where unknown."""
+    try:
+        sock = transport.get_extra_info("socket")
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        age, size = _TCP_INFO.unpack(info)
+    except (AttributeError, OSError, struct.error):  # not Linux, or not TCP
+        return inf, 0
+    return age / 1000, size
