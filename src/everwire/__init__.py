@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .client import Client, Gap, Message
     from .client.connect import connect
+    from .client.pings import CustomPing, JsonPing, NativePing
+    from .client.reconnection import Failure, Retry, Stop
+    from .client.socket import Socket
+    from .client.socket_hooks import SocketStats
     from .errors import (
         BadData,
         BadRequest,
@@ -53,23 +57,31 @@ __all__ = [
     "ConfigError",
     "Connection",
     "ConnectionClosed",
+    "CustomPing",
     "DeliveryUnknown",
     "Dropped",
     "Everwire",
     "EverwireError",
+    "Failure",
     "Forbidden",
     "Gap",
     "Grant",
     "HandshakeRefused",
     "Identity",
+    "JsonPing",
     "Limits",
     "Message",
+    "NativePing",
     "NotSent",
     "OutboxFull",
     "Position",
     "ProtocolError",
     "RequestError",
     "RequestTimeout",
+    "Retry",
+    "Socket",
+    "SocketStats",
+    "Stop",
     "Superseded",
     "Unauthorized",
     "Unavailable",
@@ -81,13 +93,21 @@ _HOMES = {
     "Client": ".client",
     "ClientLimits": ".limits",
     "Connection": ".server.connection",
+    "CustomPing": ".client.pings",
     "Everwire": ".server.app",
+    "Failure": ".client.reconnection",
     "Gap": ".client",
     "Grant": ".server.app",
     "Identity": ".server.app",
+    "JsonPing": ".client.pings",
     "Limits": ".limits",
     "Message": ".client",
+    "NativePing": ".client.pings",
     "Position": ".protocol.messages",
+    "Retry": ".client.reconnection",
+    "Socket": ".client.socket",
+    "SocketStats": ".client.socket_hooks",
+    "Stop": ".client.reconnection",
     "connect": ".client",
 }
 

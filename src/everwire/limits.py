@@ -153,7 +153,9 @@ class ClientLimits:
     first_retry: float = 2.0
     """the first attempt after a loss comes within U(0, this)"""
     backoff_base: float = 1.0
-    """attempt n waits U(floor, min(cap, base * 2**n))"""
+    """attempt n waits U(floor, min(cap, base * growth**n))"""
+    backoff_growth: float = 2.0
+    """the factor by which the wait may grow from attempt to attempt"""
     backoff_cap: float = 20.0
     """the longest wait between attempts"""
     backoff_floor: float = 0.1

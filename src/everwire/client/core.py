@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from random import Random
 from typing import Any
-from urllib.parse import urlsplit
 
 from .. import __version__
 from ..codes import CloseCode, ErrorCode
@@ -22,7 +21,7 @@ from ..errors import (
 )
 from ..limits import ClientLimits
 from ..net.tasks import TaskOwner
-from ..net.transport import Network
+from ..net.transport import Network, public_url
 from ..protocol import messages as m
 from ..protocol.states import ConnectionState
 from .link import Link
@@ -84,9 +83,7 @@ class Core:
     @property
     def url(self) -> str:
         """Where it connects to, without what may be secret."""
-        parts = urlsplit(self._target.url)
-        host = parts.netloc.rpartition("@")[2]
-        return parts._replace(netloc=host, query="", fragment="").geturl()
+        return public_url(self._target.url)
 
     def check(self) -> None:
         """Raise unless something may be begun."""

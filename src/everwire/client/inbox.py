@@ -33,6 +33,11 @@ class Inbox(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        return self._size
+
     def fits(self, size: int) -> bool:
         """Whether there is room for an item of ``size`` bytes; if not, it is ``full``."""
         items = self._items

@@ -45,6 +45,7 @@ class RawLink:
         self._unsent: list[tuple[int, bytes]] = []  # written before the transport was known
         self._ended = asyncio.Event()
         self._beat: Heartbeat | None = None
+        self._came = self._waiting_out = 0  # bytes, at the last look
         self._timer: asyncio.TimerHandle | None = None
 
     # ---- what a subclass does ----------------------------------------------------
@@ -79,6 +80,7 @@ class RawLink:
         subprotocols: Sequence[str] = (),
         headers: Mapping[str, str] | None = None,
         ssl: Any = None,
+        proxy: str | None = None,
     ) -> Transport:
         """Open the WebSocket. Cancelling drops the attempt.
 
@@ -98,6 +100,7 @@ class RawLink:
                     headers=headers,
                     max_message=max_message,
                     ssl=ssl,
+                    proxy=proxy,
                 )
         except TimeoutError as error:
             if not deadline.expired():
@@ -176,16 +179,29 @@ class RawLink:
     def _tick(self) -> None:
         beat = self._beat
         assert beat is not None
-        match beat.check(self._loop.time(), self._wall()):
+        suspected = beat.probing is not None
+        match beat.check(self._loop.time(), self._wall(), moved=self._moved()):
             case Verdict.DEAD:
                 self.abort(CloseCode.HEARTBEAT, "nothing arrived within the heartbeat's deadline")
                 return
             case Verdict.PROBE:
                 self.probe()
                 self.when_suspect(True)
+            case Verdict.PING:
+                self.probe()
             case Verdict.ALIVE:
-                pass
+                if suspected and beat.probing is None:
+                    self.when_suspect(False)
         self._timer = self._loop.call_at(beat.due, self._tick)
+
+    def _moved(self) -> bool:
+        """Whether parts of a message came, or of ours went, since this was asked last."""
+        if self._transport is None:
+            return False
+        came, waiting = self._transport.bytes_received(), self._transport.write_buffer_size()
+        moved = came != self._came or waiting < self._waiting_out
+        self._came, self._waiting_out = came, waiting
+        return moved
 
     def note_life(self) -> None:
         """Something came."""
@@ -196,6 +212,22 @@ class RawLink:
         if beat.probing is not None:
             beat.probing = None
             self.when_suspect(False)
+
+    # ---- reading ---------------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        """Let the server feel that we do not keep up; it is not judged meanwhile."""
+        if self._transport is not None and self.error is None:
+            self._transport.pause_reading()
+            if self._beat is not None:
+                self._beat.pause(True, self._loop.time())
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        if self._transport is not None and self.error is None:
+            self._transport.resume_reading()
+            if self._beat is not None:
+                self._beat.pause(False, self._loop.time())
 
     # ---- Receiver --------------------------------------------------------------
 

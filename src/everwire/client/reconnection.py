@@ -6,16 +6,20 @@ It decides; the loop that makes the attempts belongs to :mod:`.session` and :mod
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import TypeAlias
 
-from ..errors import ConnectionClosed, Unauthorized
+from ..codes import reconnects
+from ..errors import ConnectionClosed, HandshakeRefused, Unauthorized
 from ..limits import ClientLimits
 from ..net.attempts import Attempts, endpoint_of
 from ..net.backoff import Backoff
 from .verdict import final_error, is_refused_token
+
+logger = logging.getLogger("everwire.client")
 
 MAX_REFUSALS = 2  # credentials refused one after the other, the second ones fresh
 HURRY = 1.0  # seconds within which an attempt is made that was hurried
@@ -56,12 +60,22 @@ Decide: TypeAlias = Callable[[Failure], Retry | Stop | float | None]
 """What to do after a failure; a number is a delay in seconds, None the default's answer."""
 
 
-def decide(failure: Failure) -> Retry | Stop:
+def decide_for_client(failure: Failure) -> Retry | Stop:
     """The default: what would end the same way is final, see :func:`everwire.codes.reconnects`."""
     if failure.by_us:
         return Retry()
     error = final_error(failure.error)
     return Retry() if error is None else Stop(error)
+
+
+def decide_for_socket(failure: Failure) -> Retry | Stop:
+    """The same for servers of any kind, to which 4500 to 4507 mean nothing in particular."""
+    error = failure.error
+    if failure.by_us:
+        return Retry()
+    if isinstance(error, ConnectionClosed):
+        return Retry() if reconnects(error.code) else Stop()
+    return Retry() if final_error(error) is None else Stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,7 @@ class Reconnection:
             the next time.
         fresh_credentials: they are fetched for each attempt.
         is_refusal: tells errors that fresh credentials may help against.
+        default: what is done after a failure where ``decide`` has no answer.
 
     Attributes:
         leaving_at: the loop's time at which the server wants the link to end, None
@@ -102,6 +117,7 @@ class Reconnection:
         has_credentials: bool = False,
         fresh_credentials: bool = False,
         is_refusal: Callable[[Exception], bool] = is_refused_token,
+        default: Callable[[Failure], Retry | Stop] = decide_for_client,
     ) -> None:
         self.leaving_at: float | None = None
         self._attempts = attempts
@@ -111,10 +127,12 @@ class Reconnection:
         self._has_credentials = has_credentials
         self._fresh_credentials = fresh_credentials
         self._is_refusal = is_refusal
+        self._default = default
         self._stable_after = limits.stable_after
         self._backoff = Backoff(
             first=limits.first_retry,
             base=limits.backoff_base,
+            growth=limits.backoff_growth,
             cap=limits.backoff_cap,
             floor=limits.backoff_floor,
             stable_after=limits.stable_after,
@@ -198,7 +216,7 @@ class Reconnection:
         if chosen is not None:
             return chosen
         if not refused:
-            return decide(failure)
+            return self._default(failure)
         if self._has_credentials and self._refusals < MAX_REFUSALS:
             return Retry()
         return Stop(_refusal(failure.error))
@@ -212,6 +230,22 @@ class Reconnection:
             return 0.0  # with fresh ones; a second refusal is final
         return self._backoff.delay(held, getattr(error, "retry_after", None))
 
+    async def again(self, error: Exception, *, by_us: bool, number: int) -> None:
+        """Wait until link ``number + 1`` may be tried. Cancelling is safe.
+
+        Args:
+            error: why the last one ended, or did not come about.
+            by_us: whether that was our doing.
+            number: of the last one, for the log.
+
+        Raises:
+            EverwireError: or whatever ``error`` is: there is no use in trying again.
+        """
+        pause = self.after(error, by_us=by_us)
+        why = str(error) or type(error).__name__
+        logger.info("link %d: %s; again in %.2f s", number, why, pause.seconds)
+        await self.wait(pause)
+
     async def wait(self, pause: Pause) -> None:
         """Let the pause pass, and take what is charged from the budget.
 
@@ -220,7 +254,7 @@ class Reconnection:
         try:
             async with asyncio.timeout(None) as self._pausing:
                 await asyncio.sleep(pause.seconds)
-                if pause.charged:
+                if pause.charged and self._endpoint:
                     await self._attempts.take(self._endpoint, self._random)
         except TimeoutError:
             pass  # hurried
@@ -236,5 +270,7 @@ class Reconnection:
 
 
 def _refusal(error: Exception) -> Exception:
+    if isinstance(error, HandshakeRefused):
+        return error
     reason = error.reason if isinstance(error, ConnectionClosed) else str(error)
     return Unauthorized(reason or "the server refuses the token")

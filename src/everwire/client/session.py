@@ -7,7 +7,6 @@ is :class:`~.link.Link`; what goes over it belongs to :mod:`.client`.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -27,12 +26,12 @@ from ..protocol import messages as m
 from ..protocol.dialects import Dialect
 from ..protocol.states import CONNECTION, ConnectionState as State, Machine
 from .link import Answer, Link
+from .provider import ask
 from .reconnection import Reconnection
 from .requests import answer_error
 
 logger = logging.getLogger("everwire.client")
 
-TOKEN_TIMEOUT = 10.0  # seconds that a token provider has
 
 Token: TypeAlias = str | Callable[[], str | Awaitable[str]] | None
 
@@ -142,10 +141,7 @@ class Session:
                 if self.state is State.CLOSING:
                     return
                 self.failure = error
-                pause = self._reconnection.after(error, by_us=by_us)
-                why = str(error) or type(error).__name__
-                logger.info("link %d: %s; again in %.2f s", self._number, why, pause.seconds)
-                await self._reconnection.wait(pause)
+                await self._reconnection.again(error, by_us=by_us, number=self._number)
         finally:
             self._reconnection.stop()
 
@@ -182,26 +178,16 @@ class Session:
         return error, by_us and error is ended
 
     async def _fetch_token(self) -> str | None:
-        """Ask the provider. Whatever it does, it is one failed attempt.
+        """Ask the provider, if there is one.
 
         Raises:
-            EverwireError: it raised, or took too long.
+            EverwireError: it raised, took too long, or returned no text.
         """
-        provider = self._target.token
-        if not callable(provider):
-            return provider
-        deadline = asyncio.timeout(TOKEN_TIMEOUT)
-        try:
-            async with deadline:
-                token = provider()
-                if inspect.isawaitable(token):
-                    token = await token
-        except Exception as error:
-            if deadline.expired():
-                raise RequestTimeout(f"no token within {TOKEN_TIMEOUT:g} s") from error
-            raise EverwireError(f"the token provider failed: {error!r}") from error
+        if not callable(self._target.token):
+            return self._target.token
+        token = await ask(self._target.token, "token")
         if not isinstance(token, str):
-            raise EverwireError(f"the token provider must return text, not {token!r:.40}")
+            raise EverwireError(f"the token provider must return text, not {type(token).__name__}")
         return token
 
     async def _authenticate(self, link: Link, token: str | None) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from random import Random, SystemRandom
 
-_GROWTH_ENDS = 62  # 2.0**n beyond it is above any cap, and soon above what a float holds
+_GROWTH_ENDS = 1e9  # times the base: that is above any cap, and soon above any float
 
 
 class Backoff:
@@ -17,7 +18,8 @@ class Backoff:
 
     Args:
         first: the first retry after a link was lost comes within U(0, ``first``) seconds.
-        base: attempt n waits U(``floor``, min(``cap``, ``base`` * 2**n)) seconds.
+        base: attempt n waits U(``floor``, min(``cap``, ``base`` * ``growth`` ** n)) seconds.
+        growth: by which factor the upper end grows; at least 1.
         cap: no upper end is above this, in seconds.
         floor: no wait but the first is below this, in seconds.
         stable_after: a link that was ready for so many seconds resets the attempts.
@@ -27,7 +29,8 @@ class Backoff:
         attempts: waits since the last reset, the first retry not counted.
     """
 
-    __slots__ = ("_base", "_cap", "_first", "_first_used", "_floor", "_random", "_stable_after",
+    __slots__ = ("_base", "_cap", "_first", "_first_used", "_floor", "_growth",
+                 "_last_growth", "_random", "_stable_after",
                  "attempts")  # fmt: skip
 
     def __init__(
@@ -35,6 +38,7 @@ class Backoff:
         *,
         first: float = 2.0,
         base: float = 1.0,
+        growth: float = 2.0,
         cap: float = 20.0,
         floor: float = 0.1,
         stable_after: float = 30.0,
@@ -42,6 +46,9 @@ class Backoff:
     ) -> None:
         self._first = first
         self._base = base
+        self._growth = max(1.0, growth)
+        grows = self._growth > 1.0
+        self._last_growth = math.log(_GROWTH_ENDS, self._growth) if grows else math.inf
         self._cap = cap
         self._floor = floor
         self._stable_after = stable_after
@@ -72,7 +79,7 @@ class Backoff:
 
     def bounds(self, attempt: int) -> tuple[float, float]:
         """Return the shortest and the longest wait of an attempt, counted from 0."""
-        longest = min(self._cap, self._base * 2.0 ** min(attempt, _GROWTH_ENDS))
+        longest = min(self._cap, self._base * self._growth ** min(attempt, self._last_growth))
         return self._floor, max(self._floor, longest)
 
     def reset(self) -> None:

@@ -90,6 +90,13 @@ class Transport(Protocol):
     def write_buffer_size(self) -> int:
         """Bytes that were written and are not yet with the kernel."""
 
+    def set_write_limits(self, high: int, low: int) -> None:
+        """Set the marks, in bytes, at which the receiver is told to pause and to resume writing.
+
+        With 0 and 0 it is told the moment in which all has left, and that something has not;
+        under TLS only up to what the TLS layer holds itself.
+        """
+
     def limit(self, size: int) -> None:
         """Close with 1009 when more than ``size`` bytes of a message have come."""
 
@@ -118,10 +125,12 @@ class Network(Protocol):
         headers: Mapping[str, str] | None = None,
         max_message: int,
         ssl: Any = None,
+        proxy: str | None = None,
     ) -> Transport:
         """Open a WebSocket; ``receiver`` may be told of messages before this returns.
 
-        Cancelling drops the attempt.
+        ``proxy`` is the URL of an HTTP or SOCKS proxy to go through. Cancelling drops the
+        attempt.
 
         Raises:
             HandshakeRefused: an HTTP answer other than 101.
@@ -129,9 +138,16 @@ class Network(Protocol):
         """
 
 
+def public_url(url: str) -> str:
+    """A URL as it may be shown: without user, password, query and fragment."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host, query="", fragment="").geturl()
+
+
 def not_a_url(url: str) -> str:
     """Say what is wrong with an address, and what may have been meant."""
-    parts = urlsplit(url)
-    meant = {"http": "ws", "https": "wss"}.get(parts.scheme)
-    hint = f"; did you mean {parts._replace(scheme=meant).geturl()}?" if meant else ""
-    return f"{url!r} is not a WebSocket URL: ws://host:port/path{hint}"
+    shown = public_url(url)
+    meant = {"http": "ws", "https": "wss"}.get(urlsplit(url).scheme)
+    hint = f"; did you mean {urlsplit(shown)._replace(scheme=meant).geturl()}?" if meant else ""
+    return f"{shown!r} is not a WebSocket URL: ws://host:port/path{hint}"

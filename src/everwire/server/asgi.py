@@ -43,6 +43,7 @@ class AsgiTransport:
         self.write: Callable[[bytes], None] = self._write
         self._asgi_send = send
         self._limits = limits
+        self._high, self._low = limits.write_high, limits.write_low
         self._out: deque[tuple[int, bytes]] = deque()
         self._size = 0
         self._paused = False
@@ -62,7 +63,7 @@ class AsgiTransport:
             self._out.append((opcode, payload))
             self._size += len(payload)
         self._wake.set()
-        if self._size > self._limits.write_high and not self._paused:
+        if self._size > self._high and not self._paused:
             self._paused = True
             if self.receiver is not None:
                 self.receiver.pause_writing()
@@ -92,6 +93,9 @@ class AsgiTransport:
 
     def write_buffer_size(self) -> int:
         return self._size
+
+    def set_write_limits(self, high: int, low: int) -> None:
+        self._high, self._low = high, low
 
     def limit(self, size: int) -> None:
         """The host's own limit holds."""
@@ -155,7 +159,7 @@ class AsgiTransport:
                     self._gone.set()
                     return
                 self._size -= len(payload)
-                if self._paused and self._size <= self._limits.write_low:
+                if self._paused and self._size <= self._low:
                     self._paused = False
                     if self.receiver is not None:
                         self.receiver.resume_writing()

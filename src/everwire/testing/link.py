@@ -116,11 +116,7 @@ class Side:
         return inf, 0
 
     def set_write_limits(self, high: int, low: int) -> None:
-        """Set the marks at which the receiver is told to pause and to resume writing.
-
-        Args:
-            high: bytes in the write buffer above which it is told to pause.
-            low: bytes at or below which it is told to resume.
+        """See :meth:`everwire.net.transport.Transport.set_write_limits`.
 
         Raises:
             ValueError: not ``0 <= low <= high``.

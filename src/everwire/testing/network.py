@@ -155,8 +155,9 @@ class Network:
         headers: Mapping[str, str] | None = None,
         max_message: int,
         ssl: Any = None,
+        proxy: str | None = None,
     ) -> Transport:
-        """See :meth:`everwire.net.transport.Network.connect`; ``ssl`` changes nothing.
+        """See :meth:`everwire.net.transport.Network.connect`; ``ssl`` and ``proxy`` change nothing.
 
         When it raises or is cancelled, ``receiver`` is told nothing more.
         """

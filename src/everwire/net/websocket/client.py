@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Mapping, Sequence
 from ssl import SSLCertVerificationError, SSLError
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from picows import WSHandshakeError, WSInvalidURL, ws_connect
+from python_socks import ProxyError
 
 from ...errors import HandshakeRefused
 from ...limits import CLIENT_DEFAULTS
@@ -37,6 +40,7 @@ class PicowsNetwork:
         headers: Mapping[str, str] | None = None,
         max_message: int,
         ssl: Any = None,
+        proxy: str | None = None,
     ) -> Transport:
         """See :meth:`everwire.net.transport.Network.connect`."""
         parts = urlsplit(url)
@@ -45,12 +49,14 @@ class PicowsNetwork:
         websocket = WebSocket(max_message, close_timeout=CLIENT_DEFAULTS.close_timeout)
         websocket.receiver = receiver
         sent = dict(headers or {})
+        if parts.username is not None and "authorization" not in map(str.lower, sent):
+            sent["Authorization"] = _basic(parts.username, parts.password or "")
         if subprotocols:
             sent["Sec-WebSocket-Protocol"] = ", ".join(subprotocols)
         try:
             await ws_connect(
                 lambda: websocket,
-                url,
+                parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl(),
                 ssl_context=ssl,
                 websocket_handshake_timeout=CLIENT_DEFAULTS.connect_timeout,
                 logger_name=cast("Any", websocket),
@@ -58,6 +64,7 @@ class PicowsNetwork:
                 max_frame_size=max_message,
                 extra_headers=sent,
                 max_redirects=0,
+                proxy=proxy,
                 # aiofastnet's TLS fails without saying why; a client can wait for asyncio's.
                 use_aiofastnet=parts.scheme == "ws",
             )
@@ -68,6 +75,9 @@ class PicowsNetwork:
         except SSLError as error:
             websocket.receiver = None
             raise _tls_refusal(error) from error
+        except ProxyError as error:
+            websocket.receiver = None
+            raise _proxy_refusal(error) from error
         except ConnectionError as error:
             websocket.receiver = None
             if parts.scheme == "wss" and not str(error):
@@ -85,6 +95,18 @@ class PicowsNetwork:
                 101, f"chose a subprotocol not offered: {websocket.subprotocol}", temporary=False
             )
         return websocket
+
+
+def _basic(user: str, password: str) -> str:
+    """What a URL's user and password go out as (RFC 7617)."""
+    pair = f"{unquote(user)}:{unquote(password)}"
+    return f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+
+def _proxy_refusal(error: ProxyError) -> HandshakeRefused:
+    status = re.search(r"status (\d{3})", str(error))
+    final = status is not None and status[1] in ("401", "403", "405", "407")
+    return HandshakeRefused(0, f"the proxy refused: {error}", temporary=not final)
 
 
 def _tls_refusal(error: SSLError) -> HandshakeRefused:

@@ -120,9 +120,10 @@ class WebSocket(WSListener):
         )
 
     def set_write_limits(self, high: int, low: int) -> None:
-        """Set the marks at which the receiver is told to pause and to resume writing."""
-        assert self._picows is not None
-        self._picows.underlying_transport.set_write_buffer_limits(high, low)
+        if self._picows is not None:
+            # asyncio's TLS pauses at the mark, others above it.
+            high = max(high, 1) if self._picows.is_secure else high
+            self._picows.underlying_transport.set_write_buffer_limits(high, low)
 
     def limit(self, size: int) -> None:
         self.max_frame = size
