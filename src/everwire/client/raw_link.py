@@ -198,7 +198,7 @@ class RawLink:
         """Whether parts of a message came, or of ours went, since this was asked last."""
         if self._transport is None:
             return False
-        came, waiting = self._transport.bytes_received(), self._transport.write_buffer_size()
+        came, waiting = self._transport.inbound()[1], self._transport.write_buffer_size()
         moved = came != self._came or waiting < self._waiting_out
         self._came, self._waiting_out = came, waiting
         return moved
