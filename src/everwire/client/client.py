@@ -260,11 +260,11 @@ class Client:
     async def event(self, name: str, data: Any = None) -> None:
         """Send an event: not answered, and lost if the connection is just being lost.
 
-        Waits for a connection, at most ``request_timeout`` seconds. Cancelling before that
-        sends nothing.
+        Waits for a connection that takes more, at most ``request_timeout`` seconds. Cancelling
+        before that sends nothing.
 
         Raises:
-            NotSent: there was no connection in time.
+            NotSent: there was no connection in time, or the server does not read.
             BadData: the data cannot be put on the wire.
             RequestError: too big.
             ConnectionClosed: the client ended.

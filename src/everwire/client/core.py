@@ -75,7 +75,8 @@ class Core:
         self._was_ready = False
         self._tasks = TaskOwner("everwire client", on_error=self._failed)
         self._opened: asyncio.Future[None] | None = None
-        self._readiness = asyncio.Event()
+        self._ready_link: Link | None = None
+        self._news = asyncio.Event()  # set when there may be a link that takes more
         self._end: Exception | None = None
         self._closing = False
         self._closed = asyncio.Event()
@@ -174,23 +175,24 @@ class Core:
         self.publisher.end(error)
         self.calls.end(error)
         self.subscriptions.end(error)
-        self._readiness.set()
+        self._news.set()
         self.session.ended()
         if self._opened is not None and not self._opened.done():
             self._opened.set_exception(error)
 
     async def ready_link(self) -> Link:
-        """Wait for a link; see :meth:`.client.Client.event`."""
+        """Wait for a link that takes more; see :meth:`.client.Client.event`."""
         seconds = self.limits.request_timeout
-        while not self._readiness.is_set():
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._readiness.wait()
-            except TimeoutError:
-                raise NotSent(f"no connection within {seconds:g} s") from None
-        self.check()
-        assert self.session.link is not None
-        return self.session.link
+        try:
+            async with asyncio.timeout(seconds):
+                while (link := self._ready_link) is None or not link.writable:
+                    self.check()
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            why = "no connection" if self._ready_link is None else "the server does not read"
+            raise NotSent(f"{why}: waited {seconds:g} s") from None
+        return link
 
     # ---- SessionOwner --------------------------------------------------------------
 
@@ -215,6 +217,7 @@ class Core:
 
     def link_writable(self, link: Link) -> None:
         self.publisher.pump()
+        self._news.set()
 
     def session_auth(self, link: Link, auth: m.Auth) -> None:
         if self._target.dialect.acknowledges:
@@ -226,12 +229,13 @@ class Core:
         self.subscriptions.attached(link, payload)
         self.publisher.attached(link)
         self.calls.attached(link)
-        self._readiness.set()
+        self._ready_link = link
+        self._news.set()
         if self._opened is not None and not self._opened.done():
             self._opened.set_result(None)
 
     def session_lost(self, error: ConnectionClosed) -> None:
-        self._readiness.clear()
+        self._ready_link = None
         self.subscriptions.lost()
         self.publisher.lost()
         self.calls.lost(error)
