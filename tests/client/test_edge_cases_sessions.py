@@ -184,9 +184,7 @@ def test_what_waits_to_be_sent_is_bounded_and_says_so() -> None:
     """
 
     async def naive() -> None:
-        buffer: list[bytes] = []  # their sendBuffer
-        for n in range(50_000):
-            buffer.append(b"%d" % n * 100)
+        buffer = [b"%d" % n * 100 for n in range(50_000)]  # their sendBuffer takes it all
         assert sum(map(len, buffer)) > 16 * 2**20
 
     async def ours() -> None:
@@ -376,13 +374,13 @@ def test_closing_while_a_token_is_fetched_or_a_handshake_hangs_ends_at_once() ->
         return "t"
 
     async def scenario() -> None:
-        for options in ({"token": hanging}, {}):
+        for token in (hanging, None):
             network = Network()
             script = Script(network)
-            client = client_to(network, limits=FAST, **options)
-            if not options:
+            client = client_to(network, limits=FAST, token=token)
+            if token is None:
                 network.partition()
-            opening = asyncio.get_running_loop().create_task(client.__aenter__())  # type: ignore[arg-type]
+            opening = asyncio.get_running_loop().create_task(client.__aenter__())
             await asyncio.sleep(2)
             began = loop().time()
             await client.close()
