@@ -306,8 +306,8 @@ def test_closing_ends_in_time_whatever_is_queued_and_whatever_the_peer_does(
 ) -> None:
     """A closing handshake has two sides, and the other one may never answer.
 
-    websockets #1555 (a full queue: ``close_timeout`` is not heeded) and #704, aiohttp #1002
-    (a peer that keeps sending), ws #2203 (30 s): ``close()`` hangs.
+    aiohttp #1002 (a peer that keeps sending: never), ws #2203 (30 s), websockets #704 (five
+    times ``close_timeout``), websocket-client #592: ``close()`` hangs.
     """
 
     def handle(one: Peer, message: m.Message) -> None:
