@@ -19,7 +19,10 @@ def bomb() -> bytes:
 
 
 def frame(head: int, payload: bytes) -> bytes:
-    return bytes([head, 127]) + len(payload).to_bytes(8, "big") + payload
+    size = len(payload)
+    if size < 65_536:
+        return bytes([head, 126]) + size.to_bytes(2, "big") + payload
+    return bytes([head, 127]) + size.to_bytes(8, "big") + payload
 
 
 def frames(kind: str) -> list[bytes]:
@@ -28,7 +31,7 @@ def frames(kind: str) -> list[bytes]:
         case "compressed":
             return [frame(0xC1, bomb())]
         case "compressed-in-pieces":
-            half = len(bomb()) // 2 + 40_000
+            half = len(bomb()) // 2
             return [frame(0x41, bomb()[:half]), frame(0x80, bomb()[half:])]
         case "large":
             return [frame(0x81, piece * 64)]
