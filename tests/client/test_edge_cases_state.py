@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -189,10 +188,8 @@ class Late:
         url: str,
         receiver: Receiver,
         *,
-        subprotocols: Sequence[str] = (),
-        headers: Mapping[str, str] | None = None,
         max_message: int,
-        ssl: Any = None,
+        **options: Any,
     ) -> Transport:
         self.links += 1
         heard: list[tuple[int, bytes]] = []
@@ -217,14 +214,7 @@ class Late:
             receiver.closed(4500, "late")
 
         recording: Any = Recording() if self.links == 1 else receiver
-        return await self._network.connect(
-            url,
-            recording,
-            subprotocols=subprotocols,
-            headers=headers,
-            max_message=max_message,
-            ssl=ssl,
-        )
+        return await self._network.connect(url, recording, max_message=max_message, **options)
 
 
 def test_a_link_that_was_replaced_has_no_say_any_more() -> None:
