@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from everwire import Socket
@@ -64,13 +64,14 @@ class Server:
         *,
         on_open: Callable[[Peer], None] | None = None,
         url: str = URL,
+        subprotocols: Sequence[str] = (),
     ) -> None:
         self.on_message = on_message
         self.on_open = on_open
         self.peers: list[Peer] = []
         self.pings = 0
         self.paused = 0
-        self.listener = network.listen(url, self._accept)
+        self.listener = network.listen(url, self._accept, subprotocols=subprotocols)
 
     def _accept(self, transport: Transport, handshake: Handshake) -> Receiver:
         peer = Peer(self, transport, handshake)

@@ -339,6 +339,7 @@ class SocketCore:
         head = self.queue.head()
         if head is not None and head.started and link.unsure:
             self.queue.sent(head)
+            self.stats.sent += 1
         if self.queue.unlink() is not None:
             self.stats.repeated += 1
         self._expire_at(self.queue.next_expiry())

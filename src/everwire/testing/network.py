@@ -57,10 +57,18 @@ Accept = Callable[[Transport, Handshake], Receiver]
 class Listener:
     """Somebody who takes connections; made by :meth:`Network.listen`."""
 
-    def __init__(self, network: Network, host: str, accept: Accept, max_message: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        host: str,
+        accept: Accept,
+        max_message: int,
+        subprotocols: Sequence[str] | None,
+    ) -> None:
         self.host = host
         self.accept = accept
         self.max_message = max_message
+        self.subprotocols = subprotocols
         self._network = network
 
     def close(self) -> None:
@@ -119,7 +127,14 @@ class Network:
 
     # ---- servers ---------------------------------------------------------------
 
-    def listen(self, address: str, accept: Accept, *, max_message: int = HARD_CAP) -> Listener:
+    def listen(
+        self,
+        address: str,
+        accept: Accept,
+        *,
+        max_message: int = HARD_CAP,
+        subprotocols: Sequence[str] | None = None,
+    ) -> Listener:
         """Take connections for an address.
 
         Args:
@@ -129,6 +144,8 @@ class Network:
                 HandshakeRefused raised in it reaches the client; any other exception is
                 reported to the loop, and the client gets a 500.
             max_message: bytes of a payload; a larger one closes with 1009.
+            subprotocols: what a server that is not Everwire's knows: the first that is
+                offered is agreed upon, or none. None: those of Everwire's dialects.
 
         Raises:
             OSError: somebody listens there (EADDRINUSE).
@@ -136,7 +153,7 @@ class Network:
         host = _host(address)
         if host in self._listeners:
             raise OSError(errno.EADDRINUSE, f"somebody listens on {host} already")
-        self._listeners[host] = listener = Listener(self, host, accept, max_message)
+        self._listeners[host] = listener = Listener(self, host, accept, max_message, subprotocols)
         return listener
 
     def unlisten(self, listener: Listener) -> None:
@@ -233,13 +250,17 @@ class Network:
         listener = self._listeners.get(link.host)
         if self.refuse or listener is None:
             return ConnectionRefusedError(errno.ECONNREFUSED, f"nobody listens on {link.host}")
-        dialect = dialects.negotiate(handshake.subprotocols)
-        if dialect is None:
-            known = ", ".join(dialects.subprotocols())
-            return HandshakeRefused(
-                400, f"unknown subprotocols; there are {known}", temporary=False
-            )
-        link.client.subprotocol = link.server.subprotocol = dialect.subprotocol
+        if listener.subprotocols is not None:
+            chosen = next((n for n in handshake.subprotocols if n in listener.subprotocols), None)
+        else:
+            dialect = dialects.negotiate(handshake.subprotocols)
+            if dialect is None:
+                known = ", ".join(dialects.subprotocols())
+                return HandshakeRefused(
+                    400, f"unknown subprotocols; there are {known}", temporary=False
+                )
+            chosen = dialect.subprotocol
+        link.client.subprotocol = link.server.subprotocol = chosen
         link.server.max_message = listener.max_message
         link.server.write = link.server.write_frames
         return None
