@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE_STAMPS := $(patsubst %/package.json,%/node_modules/.installed,\
-	$(wildcard tests/browser/package.json tests/seed/package.json))
+	$(wildcard tests/browser/package.json tests/client/real/package.json tests/seed/package.json))
 
 NPM_QUIETLY := --no-audit --no-fund --no-update-notifier --loglevel=error
 
@@ -79,4 +79,4 @@ node-modules: $(NODE_STAMPS)
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
-	rm -rf tests/browser/node_modules tests/seed/node_modules
+	rm -rf tests/browser/node_modules tests/client/real/node_modules tests/seed/node_modules

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
+REDIS_PORT = 6379  # the document's server knows no other
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +49,37 @@ def result() -> Callable[[Any], dict[str, Any]]:
         return value
 
     return result
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(port: int) -> None:
+    end = time.monotonic() + 10
+    while not answers(port):
+        assert time.monotonic() < end, f"nobody listens on {port}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def node_server(start: Callable[..., Any], seed: Path, free_port: int) -> Callable[[], Any]:
+    """Start the document's server, and Redis for it."""
+    assert not answers(REDIS_PORT), f"port {REDIS_PORT} is taken: the server needs Redis there"
+    start(
+        ["redis-server", "--port", str(REDIS_PORT), "--bind", "127.0.0.1",
+         "--save", "", "--appendonly", "no"]
+    )  # fmt: skip
+    wait_for(REDIS_PORT)
+
+    def node_server() -> Any:
+        child = start(
+            ["node", seed / "server.cjs"],
+            env={"NODE_PATH": str(HERE / "node_modules"), "PORT": str(free_port)},
+        )
+        wait_for(free_port)
+        child.url = f"ws://127.0.0.1:{free_port}/"
+        return child
+
+    return node_server

@@ -295,6 +295,11 @@ class Socket(Hooks):
         """Messages that wait to be sent."""
         return len(self._core.queue)
 
+    @property
+    def unread(self) -> int:
+        """Messages that came and were not taken yet."""
+        return len(self._core.inbox)
+
     def __repr__(self) -> str:
         session = self._core.session
         return (
