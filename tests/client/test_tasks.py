@@ -78,10 +78,13 @@ def test_a_task_may_close_its_own_owner() -> None:
         owner = TaskOwner("o")
 
         async def close() -> None:
+            owner.cancel_all()
             await owner.wait_closed()
 
+        other = owner.start(asyncio.sleep(100))
         task = owner.start(close())
         async with asyncio.timeout(1):
             await task
+        assert other.cancelled()
 
     run(scenario)

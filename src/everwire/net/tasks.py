@@ -55,8 +55,8 @@ class TaskOwner:
             self._on_error(task, error)
 
     def cancel_all(self) -> None:
-        """Cancel every task that runs. They end in turns of the loop to come."""
-        for task in list(self._tasks):
+        """Cancel every task that runs but the calling one. They end in turns to come."""
+        for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
 
     async def wait_closed(self) -> None:
