@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client import Client, Gap, Message
+    from .client import Client, Gap, Message, Snapshot
     from .client.connect import connect
     from .client.pings import CustomPing, JsonPing, NativePing
     from .client.reconnection import Failure, Retry, Stop
@@ -79,6 +79,7 @@ __all__ = [
     "RequestError",
     "RequestTimeout",
     "Retry",
+    "Snapshot",
     "Socket",
     "SocketStats",
     "Stop",
@@ -105,6 +106,7 @@ _HOMES = {
     "NativePing": ".client.pings",
     "Position": ".protocol.messages",
     "Retry": ".client.reconnection",
+    "Snapshot": ".client",
     "Socket": ".client.socket",
     "SocketStats": ".client.socket_hooks",
     "Stop": ".client.reconnection",

@@ -176,6 +176,8 @@ class ClientLimits:
     """messages of a subscription that the application has not taken yet"""
     queue_bytes: int = 4 * MiB
     """bytes of them; beyond either the subscription goes on from its position"""
+    queued_bytes: int = 64 * MiB
+    """bytes of all subscriptions; beyond, the largest one goes on from its position"""
     message: int = 1 * MiB
     """a message, until the server's ``hello`` says otherwise"""
     subscribe_batch: int = 200

@@ -27,11 +27,12 @@ from everwire import (
     Position,
     RequestError,
     RequestTimeout,
+    Snapshot,
     Unauthorized,
     connect,
     from_thread,
 )
-from everwire.client import Ack, Subscription
+from everwire.client import Ack, StatefulSubscription, Subscription
 
 wire = Everwire("memory://", limits=Limits(message=64 * 1024), allow_anonymous=False)
 
@@ -110,6 +111,33 @@ async def use() -> None:
                         assert_type(position, Position | None)
                     case Gap(reason=why):
                         assert_type(why, str)
+
+
+def show(message: Message) -> None:
+    print(message.data)
+
+
+async def store(gap: Gap) -> None:
+    print(gap.reason)
+
+
+async def state() -> Snapshot:
+    return Snapshot({"total": 1}, Position("e", 1, "i"))
+
+
+async def subscribe(client: Client) -> None:
+    room = await client.subscribe(
+        "c", on_message=show, on_gap=store, priority=1, token="t", stop_on_error=True
+    )
+    assert_type(room, Subscription)
+    await room.wait_ended()
+    async with client.subscribe("c", get_state=state, state_first=True) as stateful:
+        assert_type(stateful, StatefulSubscription)
+        async for item in stateful:
+            assert_type(item, Message | Gap | Snapshot)
+    async with client.subscribe("c", token=token) as plain:
+        async for each in plain:
+            assert_type(each, Message | Gap)
 
 
 async def token() -> str:

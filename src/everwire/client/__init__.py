@@ -14,9 +14,10 @@ from ..protocol.states import ConnectionState, SubscriptionState
 from .builtin import ChannelPresence
 from .client import Client
 from .connect import connect
+from .items import Gap, Message, Snapshot
 from .outbox import Ack
 from .stats import Stats
-from .subscription import Gap, Message, Subscription
+from .subscription import StatefulSubscription, Subscription
 
 __all__ = [
     "Ack",
@@ -28,6 +29,8 @@ __all__ = [
     "Member",
     "Message",
     "Position",
+    "Snapshot",
+    "StatefulSubscription",
     "Stats",
     "Subscription",
     "SubscriptionState",

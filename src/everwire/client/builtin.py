@@ -9,7 +9,7 @@ import msgspec
 from ..errors import BadData
 from ..protocol.data import from_base64
 from ..protocol.messages import Member, Position
-from .subscription import Message
+from .items import Message
 
 
 class ChannelPresence(msgspec.Struct, frozen=True):

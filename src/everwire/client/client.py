@@ -15,13 +15,12 @@ from ..protocol import messages as m
 from ..protocol.data import plain_data
 from ..protocol.messages import Position
 from ..protocol.states import ConnectionState
-from .builtin import ChannelPresence, messages_of, presence_of
+from .channels import Channels
 from .core import Core
 from .outbox import Ack
 from .requests import convert_result
 from .session import Target
 from .stats import Stats
-from .subscription import Message, Subscription
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Client:
+class Client(Channels):
     """A connection that stays; made by :func:`everwire.connect`."""
 
     def __init__(
@@ -99,6 +98,19 @@ class Client:
     @on_event.setter
     def on_event(self, function: Callable[[str, Any], None] | None) -> None:
         self._core.on_event = function
+
+    @property
+    def on_subscribed(self) -> Callable[[str, Position], None] | None:
+        """Is called with a channel to which the server subscribed us, and where that begins.
+
+        Its messages are ignored until the application subscribes; with ``since=`` that
+        position none is missing. On each connection the server may do so again.
+        """
+        return self._core.on_subscribed
+
+    @on_subscribed.setter
+    def on_subscribed(self, function: Callable[[str, Position], None] | None) -> None:
+        self._core.on_subscribed = function
 
     def drop(self) -> None:
         """Drop the current connection, as a broken network would; the client reconnects."""
@@ -276,55 +288,6 @@ class Client:
         if len(encoded) > link.message_limit:
             raise RequestError(f"event {name!r} is too big", code=ErrorCode.TOO_BIG)
         link.send_bytes(encoded)
-
-    # ---- channels ------------------------------------------------------------------
-
-    def subscribe(
-        self, channel: str, *, since: Position | None = None, presence: bool = False
-    ) -> Subscription:
-        """Subscribe: ``async with client.subscribe("chat:lobby") as room: async for item in room``.
-
-        Args:
-            channel: its name.
-            since: deliver what came after this position, as far as history reaches; the
-                default is to begin with what comes next.
-            presence: keep ``members`` up to date.
-        """
-        self._core.check()
-        return Subscription(
-            channel,
-            since=since,
-            presence=presence,
-            reconciler=self._core.subscriptions,
-            limits=self._core.limits,
-            counters=self._core.counters,
-            random=self._core.random,
-        )
-
-    async def history(
-        self,
-        channel: str,
-        *,
-        limit: int = 100,
-        timeout: float | None = None,  # noqa: ASYNC109  # as for query
-    ) -> list[Message]:
-        """Return the last ``limit`` messages of a channel, the oldest first.
-
-        ``messages[-1].position`` is what to give to ``subscribe(since=...)``. Cancelling and
-        errors are those of :meth:`query`.
-        """
-        payload = {"channel": channel, "limit": limit}
-        return messages_of(channel, await self.query("everwire.history", payload, timeout=timeout))
-
-    async def presence(
-        self,
-        channel: str,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109  # as for query
-    ) -> ChannelPresence:
-        """Return who is present in a channel. Cancelling and errors are those of :meth:`query`."""
-        payload = {"channel": channel}
-        return presence_of(await self.query("everwire.presence", payload, timeout=timeout))
 
     # ---- what it is like ---------------------------------------------------------
 

@@ -14,7 +14,8 @@ from ..net.attempts import Attempts
 from ..net.transport import Network, not_a_url
 from ..protocol.dialects import dialect as find_dialect
 from .client import Client
-from .session import Target, Token
+from .provider import Token
+from .session import Target
 
 
 def connect(

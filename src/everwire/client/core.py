@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -23,6 +24,7 @@ from ..limits import ClientLimits
 from ..net.tasks import TaskOwner
 from ..net.transport import Network, public_url
 from ..protocol import messages as m
+from ..protocol.messages import Position
 from ..protocol.states import ConnectionState
 from .link import Link
 from .publisher import Publisher
@@ -40,6 +42,7 @@ class Core:
     Attributes:
         on_state: see :class:`.client.Client`.
         on_event: see :class:`.client.Client`.
+        on_subscribed: see :class:`.client.Client`.
     """
 
     def __init__(
@@ -54,12 +57,13 @@ class Core:
     ) -> None:
         self.on_state: Callable[[ConnectionState], None] | None = None
         self.on_event: Callable[[str, Any], None] | None = None
+        self.on_subscribed: Callable[[str, Position], None] | None = None
         self.limits = limits
         self.random = random
         self.counters = Counters()
         self.publisher = Publisher(target.dialect, limits, self.counters, wall=wall, random=random)
         self.calls = Calls(limits, random=random)
-        self.subscriptions = Reconciler(target.dialect, limits)
+        self.subscriptions = Reconciler(target.dialect, limits, self.counters, random=random)
         self.session = Session(
             target,
             limits,
@@ -161,8 +165,22 @@ class Core:
         self._finish(ClosedOK(CloseCode.NORMAL, "the client was closed"))
         try:
             await self._tasks.wait_closed()
+            await self._end_callbacks()
         finally:
             self._closed.set()
+
+    async def _end_callbacks(self) -> None:
+        """Let callbacks be given what was queued; after a time they are cancelled."""
+        tasks, seconds = self.subscriptions.shared.tasks, self.limits.close_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                await tasks.wait_closed()
+        except TimeoutError:
+            logger.warning("callbacks still run %g s after the end: cancelled", seconds)
+            tasks.cancel_all()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await tasks.wait_closed()
 
     def _finish(self, error: Exception) -> None:
         """The client ended, for good: tell everybody who waits."""
@@ -203,6 +221,10 @@ class Core:
         if self.subscriptions.pushed(message):
             return
         match message:
+            case m.Subscribed():
+                if self.on_subscribed is not None:
+                    start = Position(message.epoch, message.offset, message.id)
+                    self._hook(self.on_subscribed, message.channel, start)
             case m.Event():
                 if self.on_event is not None:
                     self._hook(self.on_event, message.name, message.data)

@@ -2,7 +2,10 @@
 
 Rule 1: for a channel one request is under way at a time; its answer decides the next.
 So whatever the application does in between, one live subscription is left, or none.
-Rule 2: what a link knows dies with the link: sids, requests, answers.
+Rule 2: few requests are under way for all channels; what is left waits, and the most
+important goes first. So a client that comes back neither floods a server, nor stops it
+from answering what the application asks.
+Rule 3: what a link knows dies with the link: sids, requests, answers.
 """
 
 from __future__ import annotations
@@ -10,72 +13,62 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from enum import Enum, auto
+from random import Random
 
-import msgspec
-
-from ..codes import ErrorCode
 from ..errors import ConfigError
 from ..limits import ClientLimits
 from ..protocol import messages as m
 from ..protocol.dialects import Dialect
-from .batches import batches
+from .batches import batches, in_order
+from .feed import Feed
+from .known import NO_RESULT, Known, Phase, results_of
 from .link import Answer, Link
 from .requests import error_body
-from .subscription import Subscription
+from .shared import Shared
+from .stats import Counters
+from .timers import Timers
 
 logger = logging.getLogger("everwire.client")
 
 ANSWER_FACTOR = 3  # a subscribe may wait for a busy server so many times a request's time-out
-
-
-class _Phase(Enum):
-    ASKING = auto()
-    LIVE = auto()
-    LEAVING = auto()
-
-
-class _Known:
-    """What the current link knows of a channel."""
-
-    __slots__ = ("left", "phase", "sid", "subscription")
-
-    def __init__(self, subscription: Subscription) -> None:
-        self.phase = _Phase.ASKING
-        self.subscription = subscription
-        self.sid: int | None = None
-        self.left: list[asyncio.Future[None]] = []
-
-
-class _Results(msgspec.Struct):
-    subscriptions: list[m.ChannelResult] = []
+MAX_IN_FLIGHT = 2  # subscribe requests that wait for their answer
 
 
 class Reconciler:
-    """The subscriptions of a client, and what the current link knows of them."""
+    """The subscriptions of a client, and what the current link knows of them.
 
-    def __init__(self, dialect: Dialect, limits: ClientLimits) -> None:
+    Attributes:
+        shared: what they share.
+    """
+
+    def __init__(
+        self, dialect: Dialect, limits: ClientLimits, counters: Counters, *, random: Random
+    ) -> None:
+        self._wanted: dict[str, Feed] = {}
+        self.shared = Shared(
+            self._wanted, limits, counters, positions=dialect.acknowledges, random=random
+        )
         self._dialect = dialect
         self._first_batch = limits.subscribe_batch
         self._answer_within = ANSWER_FACTOR * limits.request_timeout
-        self._wanted: dict[str, Subscription] = {}
         self._ended: Exception | None = None
         self._link: Link | None = None
-        self._known: dict[str, _Known] = {}
-        self._by_sid: dict[int, Subscription] = {}
+        self._known: dict[str, Known] = {}
+        self._by_sid: dict[int, Feed] = {}
         self._dirty: dict[str, None] = {}
+        self._in_flight = 0
         self._flush_handle: asyncio.Handle | None = None
-        self._retries: dict[str, asyncio.TimerHandle] = {}
+        self._retries = Timers(self._retry)
 
     def __len__(self) -> int:
         return len(self._wanted)
 
-    def __iter__(self) -> Iterator[Subscription]:
+    def __iter__(self) -> Iterator[Feed]:
         return iter(list(self._wanted.values()))
 
     # ---- what subscriptions ask for ----------------------------------------------
 
-    def want(self, subscription: Subscription) -> None:
+    def want(self, feed: Feed) -> None:
         """Subscribe, and stay so.
 
         Raises:
@@ -84,23 +77,23 @@ class Reconciler:
         """
         if self._ended is not None:
             raise self._ended.with_traceback(None)
-        if subscription.channel in self._wanted:
+        if feed.channel in self._wanted:
             raise ConfigError(
-                f"this client is subscribed to {subscription.channel!r} already; share that "
+                f"this client is subscribed to {feed.channel!r} already; share that "
                 "subscription, or connect a second client"
             )
-        self._wanted[subscription.channel] = subscription
-        self._touch(subscription.channel)
+        self._wanted[feed.channel] = feed
+        self._touch(feed.channel)
 
-    def leave(self, subscription: Subscription) -> asyncio.Future[None] | None:
+    def leave(self, feed: Feed) -> asyncio.Future[None] | None:
         """Unsubscribe. The future is done when the link knows it no more; None: it is so."""
-        channel = subscription.channel
-        if self._wanted.get(channel) is subscription:
+        channel = feed.channel
+        if self._wanted.get(channel) is feed:
             del self._wanted[channel]
-            self._cancel_retry(channel)
+            self._retries.cancel(channel)
             self._touch(channel)
         known = self._known.get(channel)
-        if known is None or known.subscription is not subscription:
+        if known is None or known.feed is not feed:
             return None
         if not self._dialect.acknowledges:
             return None
@@ -108,18 +101,19 @@ class Reconciler:
         known.left.append(left)
         return left
 
-    def resync(self, subscription: Subscription, delay: float) -> None:
-        """Subscribe anew on this link, from the subscription's tail."""
+    def resync(self, feed: Feed, delay: float) -> None:
+        """Look at a feed again: now, or later; not before the server lets us."""
+        delay = max(delay, feed.retry_at - self._now())
         if delay > 0:
-            self._later(subscription.channel, delay)
+            self._retries.start(feed.channel, delay)
         else:
-            self._touch(subscription.channel)
+            self._touch(feed.channel)
 
     # ---- for the session ---------------------------------------------------------
 
     def first_batch(self, reserved: int) -> list[m.ChannelRequest]:
         """The channels that go out with ``auth``, of which ``reserved`` bytes are in use."""
-        asking = [sub for sub in self._wanted.values() if sub.due]
+        asking = in_order(feed for feed in self._wanted.values() if feed.due)
         batch = next(batches(asking, self._first_batch, reserved))
         return self._asking(batch)
 
@@ -127,8 +121,7 @@ class Reconciler:
         """A link is ready; ``payload`` is what it answered to ``auth``."""
         self._link = link
         asked = list(self._known)
-        results = msgspec.convert(payload, _Results) if asked else _Results()
-        self._apply(asked, results.subscriptions)
+        self._apply(asked, results_of(payload) if asked else {})
         for channel in self._wanted:
             if channel not in self._known:
                 self._touch(channel)
@@ -139,48 +132,48 @@ class Reconciler:
         known, self._known = self._known, {}
         self._by_sid = {}
         self._dirty.clear()
-        for channel in list(self._retries):
-            self._cancel_retry(channel)
+        self._in_flight = 0
+        self._retries.clear()
         for one in known.values():
-            _tell_left(one)
-        for subscription in self._wanted.values():
-            subscription.lost()
+            one.tell_left()
+        for feed in self._wanted.values():
+            feed.lost()
 
     def end(self, error: Exception) -> None:
         """The client ended."""
         self._ended = error
         self.lost()
-        for subscription in self:
-            subscription.finish(error)
+        for feed in self:
+            feed.finish(error)
         if self._flush_handle is not None:
             self._flush_handle.cancel()
 
     # ---- what links push -----------------------------------------------------------
 
     def message(self, message: m.ChannelMessage, size: int) -> None:
-        """Hand a message to its subscription; one of a subscription that ended is ignored."""
+        """Hand a message to its feed; one of a feed that ended is ignored."""
         if self._dialect.acknowledges:
-            subscription = self._by_sid.get(message.sid)
-            if subscription is not None:
-                subscription.message(message, size)
+            feed = self._by_sid.get(message.sid)
+            if feed is not None:
+                feed.message(message, size)
         else:
             known = self._known.get(message.channel or "")
-            if known is not None and known.phase is not _Phase.LEAVING:
-                known.subscription.message_plain(message, size)
+            if known is not None and known.phase is not Phase.LEAVING:
+                known.feed.message_plain(message, size)
 
     def pushed(self, message: m.Message) -> bool:
         """Take what concerns subscriptions. False for anything else."""
         match message:
             case m.GapNotice():
-                subscription = self._live(message.sid, message.channel)
-                if subscription is not None:
-                    subscription.gap(message)
+                feed = self._live(message.sid, message.channel)
+                if feed is not None:
+                    feed.gap(message)
             case m.Presence():
-                subscription = self._live(message.sid, message.channel)
-                if subscription is not None:
-                    subscription.present(message)
+                feed = self._live(message.sid, message.channel)
+                if feed is not None:
+                    feed.roster.update(message)
             case m.Subscribed():
-                self._subscribed(message)
+                return self._subscribed(message)
             case m.Unsubscribed():
                 self._unsubscribed(message)
             case m.Error() if message.channel is not None:
@@ -189,18 +182,18 @@ class Reconciler:
                 return False
         return True
 
-    def _live(self, sid: int, channel: str | None) -> Subscription | None:
+    def _live(self, sid: int, channel: str | None) -> Feed | None:
         if self._dialect.acknowledges:
             return self._by_sid.get(sid)
         known = self._known.get(channel or "")
-        return known.subscription if known is not None else None
+        return known.feed if known is not None else None
 
-    def _subscribed(self, message: m.Subscribed) -> None:
+    def _subscribed(self, message: m.Subscribed) -> bool:
         known = self._known.get(message.channel)
         if known is None:
-            return
+            return not self._dialect.acknowledges  # by the server itself; or what we left
         if self._dialect.acknowledges:
-            if known.phase is _Phase.LIVE:
+            if known.phase is Phase.LIVE:
                 self._confirm(
                     known,
                     m.ChannelResult(
@@ -208,38 +201,41 @@ class Reconciler:
                         message.recovered,
                     ),
                 )  # fmt: skip
-        elif known.phase is _Phase.ASKING:
-            known.phase = _Phase.LIVE
-            if self._wanted.get(message.channel) is known.subscription:
-                known.subscription.confirmed_plain(self._now())
+        elif known.phase is Phase.ASKING:
+            known.phase = Phase.LIVE
+            if self._wanted.get(message.channel) is known.feed:
+                known.feed.confirmed_plain(self._now())
             self._touch(message.channel)
+        return True
 
     def _unsubscribed(self, message: m.Unsubscribed) -> None:
-        subscription = self._by_sid.pop(message.sid, None)
-        if subscription is None:
+        feed = self._by_sid.pop(message.sid, None)
+        if feed is None:
             return  # of the plain dialect, or of one that we left already
-        self._forget(subscription.channel)
-        if self._wanted.get(subscription.channel) is subscription:
-            self._refused(subscription, message)
+        self._forget(feed.channel)
+        if self._wanted.get(feed.channel) is feed:
+            self._refused(feed, message)
         else:
-            self._touch(subscription.channel)
+            self._touch(feed.channel)
 
     def _failed_plain(self, message: m.Error, channel: str) -> None:
         known = self._known.get(channel)
-        if known is None or known.phase is not _Phase.ASKING:
+        if known is None or known.phase is not Phase.ASKING:
             logger.warning("the server on %r: %s (%d)", channel, message.message, message.code)
             return
         self._forget(channel)
-        self._refused(known.subscription, error_body(message))
+        self._refused(known.feed, error_body(message))
 
     # ---- reconciling -----------------------------------------------------------------
 
     def _touch(self, channel: str) -> None:
         """Look at a channel at the end of this turn of the loop, together with others."""
-        if self._link is None:
-            return
-        self._dirty[channel] = None
-        if self._flush_handle is None:
+        if self._link is not None:
+            self._dirty[channel] = None
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if self._flush_handle is None and self._dirty:
             self._flush_handle = asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -249,35 +245,42 @@ class Reconciler:
         if link is None:
             return
         leaving: list[str] = []
-        asking: list[Subscription] = []
+        asking: list[Feed] = []
         for channel in dirty:
             known, wanted = self._known.get(channel), self._wanted.get(channel)
             if known is None:
                 if wanted is not None and wanted.due and wanted.retry_at <= self._now():
                     asking.append(wanted)
-            elif known.phase is _Phase.LIVE and (wanted is not known.subscription or wanted.resync):
+            elif known.phase is Phase.LIVE and (wanted is not known.feed or wanted.resync):
                 leaving.append(channel)
         if self._dialect.acknowledges:
             self._leave(link, leaving)
-            for batch in batches(asking, link.subscribe_batch):
-                self._ask(link, batch)
+            self._ask_in_order(link, asking)
         else:
-            self._ask_plain(link, asking + self._leave_plain(link, leaving))
+            self._ask_plain(link, in_order(asking + self._leave_plain(link, leaving)))
 
     # ---- requests and their answers -------------------------------------------------
 
-    def _asking(self, batch: list[Subscription]) -> list[m.ChannelRequest]:
-        for subscription in batch:
-            self._known[subscription.channel] = _Known(subscription)
-        return [subscription.request() for subscription in batch]
+    def _asking(self, batch: list[Feed]) -> list[m.ChannelRequest]:
+        for feed in batch:
+            self._known[feed.channel] = Known(feed)
+        return [feed.request() for feed in batch]
 
-    def _ask_plain(self, link: Link, batch: list[Subscription]) -> None:
+    def _ask_plain(self, link: Link, batch: list[Feed]) -> None:
         for request in self._asking(batch):
             link.send(m.Subscribe("", [request]))
 
-    def _ask(self, link: Link, batch: list[Subscription]) -> None:
+    def _ask_in_order(self, link: Link, asking: list[Feed]) -> None:
+        for batch in batches(in_order(asking), link.subscribe_batch):
+            if self._in_flight < MAX_IN_FLIGHT:
+                self._ask(link, batch)
+            else:  # the next answer has them looked at again
+                self._dirty.update(dict.fromkeys(feed.channel for feed in batch))
+
+    def _ask(self, link: Link, batch: list[Feed]) -> None:
         if not batch:
             return
+        self._in_flight += 1
         requests = self._asking(batch)
         channels = [request.channel for request in requests]
         request_id = link.next_id()
@@ -287,7 +290,7 @@ class Reconciler:
     def _leave(self, link: Link, channels: list[str]) -> None:
         for channel in channels:
             known = self._known[channel]
-            known.phase = _Phase.LEAVING
+            known.phase = Phase.LEAVING
             if known.sid is not None:
                 self._by_sid.pop(known.sid, None)
         size = link.subscribe_batch
@@ -297,9 +300,9 @@ class Reconciler:
             encoded = link.encode(m.Unsubscribe(request_id, batch))
             link.ask(request_id, encoded, self._left, batch, self._answer_within)
 
-    def _leave_plain(self, link: Link, channels: list[str]) -> list[Subscription]:
+    def _leave_plain(self, link: Link, channels: list[str]) -> list[Feed]:
         """Nobody confirms: return those to subscribe to again at once."""
-        again: list[Subscription] = []
+        again: list[Feed] = []
         for channel in channels:
             link.send(m.Unsubscribe("", [channel]))
             self._forget(channel)
@@ -309,37 +312,40 @@ class Reconciler:
         return again
 
     def _asked(self, channels: list[str], answer: Answer) -> None:
+        self._in_flight -= 1
+        self._schedule()
         if isinstance(answer, m.Response):
-            self._apply(channels, msgspec.convert(answer.payload, _Results).subscriptions)
+            self._apply(channels, results_of(answer.payload))
             return
         body = error_body(answer)
-        self._apply(channels, [m.ChannelResult(channel, error=body) for channel in channels])
+        self._apply(
+            channels, {channel: m.ChannelResult(channel, error=body) for channel in channels}
+        )
 
-    def _apply(self, channels: list[str], results: list[m.ChannelResult]) -> None:
-        by_channel = {result.channel: result for result in results}
+    def _apply(self, channels: list[str], results: dict[str, m.ChannelResult]) -> None:
         for channel in channels:
             known = self._known[channel]
-            result = by_channel.get(channel)
+            result = results.get(channel)
             if result is None:
-                result = m.ChannelResult(channel, error=_MISSING)
+                result = m.ChannelResult(channel, error=NO_RESULT)
             if result.error is not None:
                 self._forget(channel)
-                if self._wanted.get(channel) is known.subscription:
-                    self._refused(known.subscription, result.error)
+                if self._wanted.get(channel) is known.feed:
+                    self._refused(known.feed, result.error)
                 self._touch(channel)
             else:
                 self._confirm(known, result)
 
-    def _confirm(self, known: _Known, result: m.ChannelResult) -> None:
-        known.phase = _Phase.LIVE
+    def _confirm(self, known: Known, result: m.ChannelResult) -> None:
+        known.phase = Phase.LIVE
         if known.sid is not None:
             self._by_sid.pop(known.sid, None)
         known.sid = result.sid
-        subscription = known.subscription
-        if self._wanted.get(result.channel) is subscription:
+        feed = known.feed
+        if self._wanted.get(result.channel) is feed:
             if result.sid is not None:
-                self._by_sid[result.sid] = subscription
-            subscription.confirmed(result, self._now())
+                self._by_sid[result.sid] = feed
+            feed.confirmed(result, self._now())
         else:
             self._touch(result.channel)
 
@@ -350,46 +356,24 @@ class Reconciler:
             self._forget(channel)
             self._touch(channel)
 
-    def _refused(self, subscription: Subscription, error: m.ErrorBody | m.Unsubscribed) -> None:
-        delay = subscription.refused(error, self._now())
+    def _refused(self, feed: Feed, error: m.ErrorBody | m.Unsubscribed) -> None:
+        delay = feed.refused(error, self._now())
         if delay is not None:
-            self._later(subscription.channel, delay)
+            self._retries.start(feed.channel, delay)
 
     def _forget(self, channel: str) -> None:
         known = self._known.pop(channel, None)
         if known is not None:
             if known.sid is not None:
                 self._by_sid.pop(known.sid, None)
-            _tell_left(known)
-
-    def _later(self, channel: str, delay: float) -> None:
-        self._cancel_retry(channel)
-        loop = asyncio.get_running_loop()
-        self._retries[channel] = loop.call_later(delay, self._retry, channel)
+            known.tell_left()
 
     def _retry(self, channel: str) -> None:
-        self._retries.pop(channel, None)
-        subscription = self._wanted.get(channel)
-        if subscription is not None:
-            subscription.retry_at = 0.0
+        feed = self._wanted.get(channel)
+        if feed is not None:
+            feed.retry_at = 0.0
         self._touch(channel)
-
-    def _cancel_retry(self, channel: str) -> None:
-        timer = self._retries.pop(channel, None)
-        if timer is not None:
-            timer.cancel()
 
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-
-_MISSING = m.ErrorBody(
-    ErrorCode.INTERNAL, "internal", "the server did not answer for this channel", temporary=True
-)
-
-
-def _tell_left(known: _Known) -> None:
-    for left in known.left:
-        if not left.done():
-            left.set_result(None)

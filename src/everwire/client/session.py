@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from ..codes import CloseCode
 from ..errors import (
@@ -26,14 +26,11 @@ from ..protocol import messages as m
 from ..protocol.dialects import Dialect
 from ..protocol.states import CONNECTION, ConnectionState as State, Machine
 from .link import Answer, Link
-from .provider import ask
+from .provider import Token, ask_token
 from .reconnection import Reconnection
 from .requests import answer_error
 
 logger = logging.getLogger("everwire.client")
-
-
-Token: TypeAlias = str | Callable[[], str | Awaitable[str]] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +152,7 @@ class Session:
         link = Link(self._number, target.dialect, self._limits, self, self._wall)
         error: Exception
         try:
-            token = await self._fetch_token()
+            token = await ask_token(target.token)
             self.link = link
             await link.open(
                 self._network,
@@ -176,19 +173,6 @@ class Session:
             link.abort()
             self.link = None
         return error, by_us and error is ended
-
-    async def _fetch_token(self) -> str | None:
-        """Ask the provider, if there is one.
-
-        Raises:
-            EverwireError: it raised, took too long, or returned no text.
-        """
-        if not callable(self._target.token):
-            return self._target.token
-        token = await ask(self._target.token, "token")
-        if not isinstance(token, str):
-            raise EverwireError(f"the token provider must return text, not {type(token).__name__}")
-        return token
 
     async def _authenticate(self, link: Link, token: str | None) -> None:
         """Make the link ready, or raise.

@@ -295,7 +295,7 @@ class SocketCore:
             if self.end is not None:
                 raise self.end.with_traceback(None)
             await self.inbox.wait()
-        message, _ = self.inbox.take()
+        message = self.inbox.take()
         if self._full and self._below(0.5):
             self._full = False
             if self._link is not None:

@@ -1,0 +1,64 @@
+"""What a subscription hands to the application."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from ..protocol.messages import Position
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A message of a channel.
+
+    Attributes:
+        channel: the channel's name.
+        data: what was published.
+        position: its place in the channel; None in a dialect without positions.
+        id: the message's id, the same for every reader.
+        time: when the server took it, in seconds since 1970.
+        publisher: the user who published it, where the server says so.
+    """
+
+    channel: str
+    data: Any
+    position: Position | None
+    id: str = ""
+    time: float = 0.0
+    publisher: str | None = None
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Messages are missing here, and cannot be had any more.
+
+    Attributes:
+        channel: the channel's name.
+        reason: ``expired`` (older than the history), ``epoch`` (the numbering began anew),
+            ``slow`` or ``dropped`` (lost on the way, without a history to make up for it).
+        position: where delivery goes on; None in a dialect without positions.
+        from_: the offset behind which the gap begins, where it is known.
+    """
+
+    channel: str
+    reason: str
+    position: Position | None
+    from_: int | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The state of a channel, from which its messages go on; see ``get_state=``.
+
+    Attributes:
+        data: what the application's function returned.
+        position: of the last message that ``data`` contains; None in a dialect without
+            positions, and for "as of the call" where the function returns one itself.
+        channel: the channel's name; the client fills it in.
+    """
+
+    data: Any
+    position: Position | None = None
+    channel: str = ""
+
+
+Item: TypeAlias = Message | Gap | Snapshot
