@@ -268,7 +268,7 @@ def test_what_waits_to_be_read_is_bounded_and_nothing_of_it_is_lost() -> None:
                 for n in range(90):  # of a hundred that the history keeps
                     await world.wire.publish("c", n)
                 await asyncio.sleep(10)
-                assert len(room._inbox) <= 10
+                assert len(room._feed.inbox) <= 10
                 assert data_of(await take(room, 90)) == list(range(90))
                 await quiet(room)
 

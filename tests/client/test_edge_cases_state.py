@@ -151,7 +151,7 @@ def test_whatever_is_cancelled_whenever_everything_else_goes_on(seed: int) -> No
                 }
                 assert all(issubclass(kind, EverwireError) for kind in kinds), kinds
                 assert not wrong
-                while said._inbox:
+                while said._feed.inbox:
                     got.append(await anext(said))
                 history = await client.history("said", limit=100)
                 assert [item.data for item in got][-len(history) :] == [
