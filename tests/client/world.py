@@ -214,6 +214,7 @@ class Script:
         self.ping_interval = ping_interval
         self.limits = limits or {}
         self.hello = hello
+        self.on_accept: Callable[[Peer], None] | None = None
         self._handle = handle
         network.listen(URL, self._accept)
 
@@ -222,6 +223,8 @@ class Script:
         self.peers.append(peer)
         if self.hello and peer.dialect.needs_auth:
             peer.send(m.Hello(1, "n", "secret", 1, [], int(self.ping_interval * 1000), self.limits))
+        if self.on_accept is not None:
+            self.on_accept(peer)
         return peer
 
     def handle(self, peer: Peer, message: m.Message) -> None:

@@ -2,8 +2,9 @@
 
 Backoff keeps one client from hammering a server; it cannot know of the other clients of
 its process. They share this: of attempts that follow a failure, an endpoint sees at most
-:data:`~everwire.limits.MAX_ATTEMPTS` in any minute from all of them together. What
-follows no failure costs nothing: a first connection, the loss of a link that had held.
+:data:`~everwire.limits.MAX_ATTEMPTS` in any minute from all of them together, as long as
+none of their links holds. What follows no failure costs nothing: a first connection, the
+loss of a link that had held.
 """
 
 from __future__ import annotations
