@@ -87,15 +87,16 @@ class Heartbeat:
             now: the loop's time.
             wall: the wall clock's.
             moved: bytes came or went since the last look, though no message did: as good
-                a sign of life as any where silence would have to be judged.
+                a sign of life as any. The last look may have been a moment ago, so it
+                counts at each of them, not just when silence has to be judged.
         """
         late = now - self._due
         drift, self._drift = wall - now - self._drift, wall - now
         if late > LATE * self._deadline:
             self._late_at = now
-        verdict = self._judge(now, suspended=drift > DRIFT)
-        if verdict is not Verdict.ALIVE and moved:
-            self.heard_at, self.probing, verdict = now, None, Verdict.ALIVE
+        if moved:
+            self.heard_at, self.probing = now, None
+        verdict = self._judge(now, suspended=drift > DRIFT and not moved)
         if verdict is Verdict.PROBE:
             self.probing = now
         elif verdict is Verdict.ALIVE and now >= self._ping_at - GRAIN:
