@@ -1,11 +1,20 @@
-"""WebSocket frames as a server writes them."""
+"""Finished WebSocket frames, as a server writes them and as a client does."""
 
 from __future__ import annotations
+
+from random import Random
 
 import pytest
 from hypothesis import given, strategies as st
 
-from everwire.protocol.frames import Opcode, close_payload, frame, may_be_sent, split_frames
+from everwire.protocol.frames import (
+    Opcode,
+    close_payload,
+    frame,
+    masked_frames,
+    may_be_sent,
+    split_frames,
+)
 
 from .wire import examples
 
@@ -70,3 +79,23 @@ def test_a_close_reason_need_not_be_valid_text() -> None:
 def test_exactly_the_close_codes_that_a_frame_may_carry_may_be_sent() -> None:
     allowed = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
     assert {code for code in range(65_536) if may_be_sent(code)} == allowed
+
+
+@given(st.lists(st.one_of(st.binary(max_size=300), st.sampled_from(SIZES).map(bytes)), max_size=5),
+       st.randoms(use_true_random=False))  # fmt: skip
+def test_a_client_masks_each_frame_with_its_own_key(payloads: list[bytes], chance: Random) -> None:
+    keys = chance.randbytes(4 * len(payloads))
+    data = masked_frames(Opcode.BINARY, payloads, keys)
+    for number, payload in enumerate(payloads):
+        plain = frame(Opcode.BINARY, payload)
+        head = len(plain) - len(payload)
+        assert data[0] == plain[0]
+        assert data[1] == plain[1] | 0x80
+        assert data[2:head] == plain[2:head]
+        key = data[head : head + 4]
+        assert key == keys[4 * number : 4 * number + 4]
+        end = head + 4 + len(payload)
+        masked = data[head + 4 : end]
+        assert bytes(byte ^ key[at % 4] for at, byte in enumerate(masked)) == payload
+        data = data[end:]
+    assert data == b""

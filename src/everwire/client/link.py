@@ -7,7 +7,7 @@ What a link is told, its owner is told at once, in the same call: what follows a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
@@ -165,6 +165,14 @@ class Link(RawLink):
         """Send an encoded message."""
         if payload:
             self.send_frame(self.dialect.opcode, payload)
+
+    def send_many(self, payloads: Sequence[bytes]) -> None:
+        """Send encoded messages, in one write where the transport can."""
+        self.send_frames(self.dialect.opcode, payloads)
+
+    def expect(self, request_id: m.RequestId, answered: Answered, context: Any) -> None:
+        """Have ``answered(context, answer)`` called, as for :meth:`ask`; the request follows."""
+        self._waiting[request_id] = (answered, context)
 
     def ask(
         self,

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..codes import CloseCode
 from ..errors import ClosedError, ClosedOK, ConnectionClosed, RequestTimeout
-from ..net.transport import Network, Transport
+from ..net.transport import ClientTransport, Network, Transport
 from .heartbeat import Heartbeat, Verdict
 
 
@@ -41,7 +41,7 @@ class RawLink:
         self._close_timeout = close_timeout
         self._wall = wall
         self._loop = asyncio.get_running_loop()
-        self._transport: Transport | None = None
+        self._transport: ClientTransport | None = None
         self._unsent: list[tuple[int, bytes]] = []  # written before the transport was known
         self._ended = asyncio.Event()
         self._beat: Heartbeat | None = None
@@ -127,6 +127,15 @@ class RawLink:
             self._unsent.append((opcode, payload))
         else:
             self._transport.send(opcode, payload)
+
+    def send_frames(self, opcode: int, payloads: Sequence[bytes]) -> None:
+        """Send messages, in one write where the transport can."""
+        if self.error is not None:
+            return
+        if self._transport is None:
+            self._unsent.extend((opcode, payload) for payload in payloads)
+        else:
+            self._transport.send_many(opcode, payloads)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Begin the closing handshake.

@@ -110,6 +110,13 @@ class Transport(Protocol):
         """
 
 
+class ClientTransport(Transport, Protocol):
+    """One open WebSocket, from the client's side."""
+
+    def send_many(self, opcode: int, payloads: Sequence[bytes]) -> None:
+        """Send messages as :meth:`send` does each, in one write if that is of use."""
+
+
 class Network(Protocol):
     """Where a client gets its WebSockets from."""
 
@@ -126,7 +133,7 @@ class Network(Protocol):
         max_message: int,
         ssl: Any = None,
         proxy: str | None = None,
-    ) -> Transport:
+    ) -> ClientTransport:
         """Open a WebSocket; ``receiver`` may be told of messages before this returns.
 
         ``proxy`` is the URL of an HTTP or SOCKS proxy to go through. Cancelling drops the

@@ -1,8 +1,8 @@
-"""WebSocket frames as a server writes them: unmasked, unfragmented (RFC 6455 section 5.2)."""
+"""Finished WebSocket frames, unfragmented (RFC 6455 section 5.2): a server's, and a client's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from struct import Struct
 
@@ -35,6 +35,32 @@ def frame(opcode: int, payload: bytes) -> bytes:
     if size < 65536:
         return _pack16(0x80 | opcode, 126, size) + payload
     return _pack64(0x80 | opcode, 127, size) + payload
+
+
+def masked_frames(opcode: int, payloads: Sequence[bytes], keys: bytes) -> bytes:
+    """Put each of ``payloads`` into a finished frame as a client writes it.
+
+    Args:
+        opcode: of all of them.
+        payloads: what to frame.
+        keys: four bytes a payload, which nobody can foresee (RFC 6455 section 5.3).
+    """
+    parts: list[bytes] = []
+    masks: list[bytes] = []  # what the parts are combined with: nothing under the headers
+    for index, payload in enumerate(payloads):
+        size = len(payload)
+        key = keys[4 * index : 4 * index + 4]
+        if size < 126:
+            head = bytes((0x80 | opcode, 0x80 | size)) + key
+        elif size < 65536:
+            head = _pack16(0x80 | opcode, 0x80 | 126, size) + key
+        else:
+            head = _pack64(0x80 | opcode, 0x80 | 127, size) + key
+        parts += (head, payload)
+        masks += (bytes(len(head)), (key * (size // 4 + 1))[:size])
+    data = b"".join(parts)
+    whole = int.from_bytes(data, "little") ^ int.from_bytes(b"".join(masks), "little")
+    return whole.to_bytes(len(data), "little")
 
 
 def may_be_sent(code: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,10 @@ class Side:
         if self._state is _State.OPEN:
             self._out.put(opcode, bytes(payload))
             self.check_write_buffer()
+
+    def send_many(self, opcode: int, payloads: Sequence[bytes]) -> None:
+        for payload in payloads:
+            self.send(opcode, payload)
 
     def write_frames(self, data: bytes) -> None:
         """Write finished frames: what the server's ``write`` is.

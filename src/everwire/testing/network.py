@@ -22,7 +22,7 @@ from ..codes import CloseCode
 from ..errors import HandshakeRefused
 from ..limits import KiB, Limits
 from ..net.attempts import Attempts
-from ..net.transport import Handshake, Receiver, Transport
+from ..net.transport import ClientTransport, Handshake, Receiver, Transport
 from ..protocol import dialects
 from .link import Link
 from .pipe import Direction
@@ -173,7 +173,7 @@ class Network:
         max_message: int,
         ssl: Any = None,
         proxy: str | None = None,
-    ) -> Transport:
+    ) -> ClientTransport:
         """See :meth:`everwire.net.transport.Network.connect`; ``ssl`` and ``proxy`` change nothing.
 
         When it raises or is cancelled, ``receiver`` is told nothing more.
