@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client import Client, Gap, Message, Snapshot
+    from .client import Client, Gap, Message, Snapshot, SqliteOutbox, Undelivered
     from .client.connect import connect
     from .client.pings import CustomPing, JsonPing, NativePing
     from .client.reconnection import Failure, Retry, Stop
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
         Forbidden,
         HandshakeRefused,
         NotSent,
+        NotStored,
         OutboxFull,
         ProtocolError,
         RequestError,
         RequestTimeout,
+        StillQueued,
         Superseded,
         Unauthorized,
         Unavailable,
@@ -73,6 +75,7 @@ __all__ = [
     "Message",
     "NativePing",
     "NotSent",
+    "NotStored",
     "OutboxFull",
     "Position",
     "ProtocolError",
@@ -82,10 +85,13 @@ __all__ = [
     "Snapshot",
     "Socket",
     "SocketStats",
+    "SqliteOutbox",
+    "StillQueued",
     "Stop",
     "Superseded",
     "Unauthorized",
     "Unavailable",
+    "Undelivered",
     "connect",
 ]
 
@@ -109,7 +115,9 @@ _HOMES = {
     "Snapshot": ".client",
     "Socket": ".client.socket",
     "SocketStats": ".client.socket_hooks",
+    "SqliteOutbox": ".client",
     "Stop": ".client.reconnection",
+    "Undelivered": ".client",
     "connect": ".client",
 }
 

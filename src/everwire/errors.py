@@ -12,7 +12,9 @@
     * :exc:`NotSent`: given up before anything was sent; sending again is safe
         * :exc:`Dropped`: by the overflow policy of a full queue
             * :exc:`Superseded`: in favour of a later message with the same key
+        * :exc:`NotStored`: the file of a durable outbox could not be written
     * :exc:`DeliveryUnknown`: sent, and nobody knows whether it took effect
+        * :exc:`StillQueued`: it stays in a durable outbox and will be sent again
     * :exc:`OutboxFull`: more is waiting to be sent than is allowed
     * :exc:`BrokerUnavailable`: the server's broker cannot be reached
     * :exc:`ProtocolError`: what was received breaks the protocol
@@ -43,10 +45,12 @@ __all__ = [
     "Forbidden",
     "HandshakeRefused",
     "NotSent",
+    "NotStored",
     "OutboxFull",
     "ProtocolError",
     "RequestError",
     "RequestTimeout",
+    "StillQueued",
     "Superseded",
     "Unauthorized",
     "Unavailable",
@@ -230,8 +234,22 @@ class Superseded(Dropped):
     """A later message with the same key took its place before it was sent."""
 
 
+class NotStored(NotSent):
+    """The file of the durable outbox could not be written: the disk is full, or broken.
+
+    The text says what the system said. The message was not sent, and will not be.
+    """
+
+
 class DeliveryUnknown(EverwireError):
     """It was sent, and no acknowledgement came: it may or may not have taken effect."""
+
+
+class StillQueued(DeliveryUnknown):
+    """The client ended first; the message stays in the durable outbox's file.
+
+    It goes out when that file is opened again: do not publish it a second time.
+    """
 
 
 class OutboxFull(EverwireError):

@@ -168,9 +168,12 @@ class ClientLimits:
     outbox_bytes: int = 8 * MiB
     """bytes waiting for their acknowledgement"""
     outbox_ttl: float = 60.0
-    """how long a message waits for its acknowledgement"""
+    """how long a message waits for its acknowledgement; in a durable outbox: to be sent at all"""
     outbox_block: float = 5.0
     """how long ``publish`` waits for room in a full outbox"""
+    outbox_undelivered: int = 1_000
+    """messages of a durable outbox that are kept although they were given up; not more bytes than
+    waiting ones may have; beyond either the oldest are forgotten"""
 
     queue_messages: int = 1_024
     """messages of a subscription that the application has not taken yet"""

@@ -172,7 +172,7 @@ def test_who_crashes_with_a_queue_comes_back_to_what_it_had_not_been_handed() ->
                 for n in range(20):
                     await client.publish("c", n)
                 assert data_of(await take(room, 7)) == list(range(7))
-                received, handed = room.tail, room.position  # and here it crashes
+                received, handed = room._feed.tail, room.position  # and here it crashes
                 client.drop()
             for since, first in ((received, 20), (handed, 7)):
                 async with world.client() as client:

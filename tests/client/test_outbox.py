@@ -10,21 +10,40 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from everwire import DeliveryUnknown, NotSent, OutboxFull, RequestError
-from everwire.client.outbox import Ack, Entry, Lane, Outbox
+from everwire.client.entry import Ack, Entry
+from everwire.client.outbox import Lane, Outbox
 from everwire.testing import run
 
 ACK = Ack(None)
+
+
+class Owner:
+    """Remembers what an outbox tells."""
+
+    def __init__(self) -> None:
+        self.settled_channels: list[str] = []
+        self.fates: list[tuple[str, str]] = []
+
+    def settled(self, channel: str, lane: Lane) -> None:
+        self.settled_channels.append(channel)
+
+    def taken(self, entry: Entry, replaced: Entry | None) -> None:
+        self.fates.append((entry.id, "taken" if replaced is None else f"for {replaced.id}"))
+
+    def ended(self, entry: Entry, error: Exception | None, told: bool) -> None:
+        self.fates.append((entry.id, "acknowledged" if error is None else type(error).__name__))
 
 
 class Box(Outbox):
     """With entries made of a number and a channel."""
 
     def __init__(self, messages: int = 100, size: int = 10_000) -> None:
-        self.settled: list[str] = []
-        super().__init__(messages=messages, size=size, settled=self._note)
+        self.owner = Owner()
+        super().__init__(messages=messages, size=size, owner=self.owner)
 
-    def _note(self, channel: str, lane: Lane) -> None:
-        self.settled.append(channel)
+    @property
+    def settled(self) -> list[str]:
+        return self.owner.settled_channels
 
     @staticmethod
     def entry(name: str, channel: str = "c", size: int = 1, expires: float = 60.0) -> Entry:
@@ -36,14 +55,17 @@ class Box(Outbox):
         self.put(entry)
         return entry
 
+    async def when_room(self, entry: Entry) -> None:
+        if not self.offer(entry, "block"):
+            await self.wait(entry, 60.0)
+
     def sent(self, window: int = 100) -> list[tuple[str, int]]:
         """Send what can be sent; (id, run) each."""
         out = []
-        while (found := self.next(window)) is not None:
-            entry, run = found
+        for entry, number in self.take_ready(window, 10_000):
             if entry.first_sent is None:
                 entry.first_sent = 0.0
-            out.append((entry.id, run))
+            out.append((entry.id, number))
         return out
 
 
@@ -98,6 +120,44 @@ def test_a_new_link_sends_all_again_first_with_the_next_run_of_each_channel() ->
         assert box.sent() == [("b1", 1), ("a2", 1), ("n1", 0), ("a3", 1)]
         box.relink()
         assert box.sent() == [("b1", 2), ("a2", 2), ("n1", 1), ("a3", 2)]
+
+    run(scenario)
+
+
+def test_nothing_overtakes_what_may_not_be_sent_yet() -> None:
+    async def scenario() -> None:
+        box = Box()
+        box.add("a")
+        later = box.entry("b")
+        later.stored = False
+        box.put(later)
+        box.add("c")
+        box.add("o", "other")
+        assert box.sent() == [("a", 0)]
+        box.relink()
+        assert box.sent() == [("a", 1)]
+        later.stored = True
+        assert box.sent() == [("b", 1), ("c", 1), ("o", 0)]
+
+    run(scenario)
+
+
+def test_a_replacement_is_sent_in_its_place_and_again_in_its_place() -> None:
+    async def scenario() -> None:
+        box = Box()
+        for name, key in (("a", None), ("b", "k"), ("c", None)):
+            entry = box.entry(name)
+            entry.key = key
+            box.put(entry)
+        newer = box.entry("n")
+        newer.key = "k"
+        box.put(newer, "coalesce")
+        assert box.owner.fates[-2:] == [("n", "for b"), ("b", "Superseded")]
+        assert box.sent() == [("a", 0), ("n", 0), ("c", 0)]
+        box.relink()
+        assert box.sent() == [("a", 1), ("n", 1), ("c", 1)]
+        assert box.acknowledge(newer, ACK)
+        assert (len(box), box.size) == (2, 2)
 
     run(scenario)
 
@@ -224,8 +284,8 @@ def test_who_waits_for_room_gets_it_in_order_and_nobody_overtakes() -> None:
         first = box.add("a")
         second, third = box.entry("b"), box.entry("c")
         async with asyncio.TaskGroup() as group:
-            group.create_task(box.put_when_room(second))
-            group.create_task(box.put_when_room(third))
+            group.create_task(box.when_room(second))
+            group.create_task(box.when_room(third))
             await asyncio.sleep(0)
             box.acknowledge(first, ACK)
             with pytest.raises(OutboxFull):
@@ -242,9 +302,9 @@ def test_giving_up_waiting_lets_a_smaller_one_in() -> None:
         box = Box(size=10)
         box.add("a", size=8)
         large, small = box.entry("b", size=5), box.entry("c", size=2)
-        waits = asyncio.get_running_loop().create_task(box.put_when_room(large))
+        waits = asyncio.get_running_loop().create_task(box.when_room(large))
         await asyncio.sleep(0)
-        behind = asyncio.get_running_loop().create_task(box.put_when_room(small))
+        behind = asyncio.get_running_loop().create_task(box.when_room(small))
         await asyncio.sleep(0)
         assert not small.taken
         waits.cancel()
@@ -257,7 +317,7 @@ def test_giving_up_waiting_lets_a_smaller_one_in() -> None:
 def test_a_message_larger_than_the_outbox_does_not_wait() -> None:
     async def scenario() -> None:
         with pytest.raises(OutboxFull):
-            await Box(size=10).put_when_room(Box.entry("a", size=11))
+            await Box(size=10).when_room(Box.entry("a", size=11))
 
     run(scenario)
 
@@ -269,7 +329,7 @@ def test_the_end_fails_everything_as_fits() -> None:
         box.sent()
         unsent = box.add("b")
         blocked = box.entry("c")
-        waits = asyncio.get_running_loop().create_task(box.put_when_room(blocked))
+        waits = asyncio.get_running_loop().create_task(box.when_room(blocked))
         await asyncio.sleep(0)
         box.end(ValueError("why"))
         assert isinstance(sent.future.exception(), DeliveryUnknown)
@@ -336,12 +396,12 @@ def test_whatever_fails_each_channel_is_stored_once_and_in_order(steps: list[Any
         entries: list[Entry] = []
 
         def pump(window: int) -> None:
-            while (found := box.next(window)) is not None:
-                found[0].first_sent = 0.0
-                server.queue.append(found)
+            for entry, number in box.take_ready(window, 10_000):
+                entry.first_sent = 0.0
+                server.queue.append((entry, number))
 
         def release() -> None:
-            settled, box.settled = box.settled, []
+            settled, box.owner.settled_channels = box.settled, []
             for channel in settled:
                 box.release(channel)
 

@@ -28,7 +28,9 @@ from everwire import (
     RequestError,
     RequestTimeout,
     Snapshot,
+    SqliteOutbox,
     Unauthorized,
+    Undelivered,
     connect,
     from_thread,
 )
@@ -90,7 +92,12 @@ async def serve() -> None:
         await server.drain(2.0)
 
 
+def handle_undelivered(message: Undelivered) -> None:
+    assert_type((message.channel, message.sent, message.number), tuple[str, bool, int])
+
+
 async def use() -> None:
+    connect("ws://host", outbox=SqliteOutbox("outbox.db", synchronous="FULL"), overflow="coalesce")
     async with connect(
         "ws://127.0.0.1:8000/ws", token="t", dialect="json", limits=ClientLimits(outbox_ttl=5.0)
     ) as client:
@@ -99,6 +106,12 @@ async def use() -> None:
         assert_type(ack, Ack)
         assert_type(ack.position, Position | None)
         assert_type(client.publish_nowait("chat:lobby", 1), asyncio.Future[Ack])
+        client.publish_nowait("chat:lobby", 1, key="k", overflow="coalesce", ttl=5.0)
+        client.publish_nowait("chat:lobby", 1, overflow="block")  # type: ignore[arg-type]
+        assert_type(await client.publish("chat:lobby", 1, wait="stored", overflow="block"), Ack)
+        client.on_drop = client.on_undelivered = handle_undelivered
+        client.forget_undelivered(await client.undelivered())
+        assert_type(client.drain_queued(), list[Undelivered])
         assert_type(await client.query("members", {"room": "lobby"}, type=list[str]), list[str])
         await client.command("say", {"room": "lobby", "text": "hi"}, timeout=2)
         await client.event("typing", {"room": "lobby"})

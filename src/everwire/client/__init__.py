@@ -14,10 +14,13 @@ from ..protocol.states import ConnectionState, SubscriptionState
 from .builtin import ChannelPresence
 from .client import Client
 from .connect import connect
+from .entry import Ack
 from .items import Gap, Message, Snapshot
-from .outbox import Ack
+from .overflow import Overflow
+from .records import SqliteOutbox
 from .stats import Stats
 from .subscription import StatefulSubscription, Subscription
+from .undelivered import Undelivered
 
 __all__ = [
     "Ack",
@@ -28,11 +31,14 @@ __all__ = [
     "Gap",
     "Member",
     "Message",
+    "Overflow",
     "Position",
     "Snapshot",
+    "SqliteOutbox",
     "StatefulSubscription",
     "Stats",
     "Subscription",
     "SubscriptionState",
+    "Undelivered",
     "connect",
 ]

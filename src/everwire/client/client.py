@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Generator
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
@@ -17,7 +16,9 @@ from ..protocol.messages import Position
 from ..protocol.states import ConnectionState
 from .channels import Channels
 from .core import Core
-from .outbox import Ack
+from .overflow import Overflow
+from .publishing import Publishing
+from .records import SqliteOutbox
 from .requests import convert_result
 from .session import Target
 from .stats import Stats
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Client(Channels):
+class Client(Channels, Publishing):
     """A connection that stays; made by :func:`everwire.connect`."""
 
     def __init__(
@@ -40,9 +41,18 @@ class Client(Channels):
         random: Random,
         wall: Callable[[], float],
         timeout: float,
+        overflow: Overflow | None,
+        outbox: SqliteOutbox | None,
     ) -> None:
         self._core = Core(
-            target, limits, network=network, random=random, wall=wall, timeout=timeout
+            target,
+            limits,
+            network=network,
+            random=random,
+            wall=wall,
+            timeout=timeout,
+            overflow=overflow,
+            outbox=outbox,
         )
 
     # ---- life ------------------------------------------------------------------
@@ -54,6 +64,7 @@ class Client(Channels):
         """Connect, and wait until ready. Cancelling ends the client.
 
         Raises:
+            ConfigError: the durable outbox's file cannot be used.
             Unauthorized: or :exc:`Forbidden`, or another :exc:`EverwireError`: refused for
                 good; or not ready in time, for the last reason there was.
             OSError: not ready in time: there was no connection.
@@ -69,17 +80,21 @@ class Client(Channels):
     ) -> None:
         await self.close()
 
-    async def close(self) -> None:
+    async def close(self, *, drain: float | None = None) -> None:
         """Close the client. A second call waits for the first.
 
-        What is in the outbox is sent and its acknowledgements are awaited, for at most
-        ``close_timeout`` seconds; what is left fails with :exc:`~everwire.NotSent` or
-        :exc:`~everwire.DeliveryUnknown`. Then the connection is closed, which takes at
-        most ``close_timeout`` seconds again. Subscriptions hand over what they hold, and end.
+        What is in the outbox is sent and its acknowledgements are awaited. What is left fails
+        with :exc:`~everwire.NotSent` or :exc:`~everwire.DeliveryUnknown`, and
+        :meth:`drain_queued` returns what was not sent; what a durable outbox holds stays in its
+        file (:exc:`~everwire.StillQueued`). Then the connection is closed, which takes at most
+        ``close_timeout`` seconds. Subscriptions hand over what they hold, and end.
+
+        Args:
+            drain: seconds to wait for acknowledgements; the default is ``close_timeout``.
 
         Cancelling drops the connection at once.
         """
-        await self._core.close()
+        await self._core.close(drain)
 
     @property
     def on_state(self) -> Callable[[ConnectionState], None] | None:
@@ -117,52 +132,6 @@ class Client(Channels):
         link = self._core.session.link
         if link is not None:
             link.abort(reason="dropped by the application")
-
-    # ---- publishing ----------------------------------------------------------------
-
-    async def publish(self, channel: str, data: Any, *, ttl: float | None = None) -> Ack:
-        """Publish, and wait until the server has stored it: once, over whatever drops.
-
-        In the dialect ``plain`` nothing is acknowledged: this returns as soon as the
-        message is written to an open connection, with ``position=None``.
-
-        Args:
-            channel: its name.
-            data: anything that :func:`everwire.protocol.data.plain_data` takes.
-            ttl: seconds for which it is tried; the default is ``outbox_ttl``.
-
-        Cancelling ends the waiting alone: the message stays in the outbox, and is sent. If
-        it waited for room in the outbox, it is not sent.
-
-        Raises:
-            BadData: the data or the channel's name cannot be put on the wire.
-            RequestError: refused for good, as :exc:`Forbidden`, or too big.
-            NotSent: given up before it was sent.
-            DeliveryUnknown: sent and given up before it was acknowledged.
-            OutboxFull: no room within ``outbox_block`` seconds.
-            ConnectionClosed: the client ended.
-        """
-        self._core.check()
-        return await self._core.publisher.publish(channel, data, ttl)
-
-    def publish_nowait(
-        self, channel: str, data: Any, *, ttl: float | None = None
-    ) -> asyncio.Future[Ack]:
-        """Publish without waiting; the future is given what :meth:`publish` returns or raises.
-
-        Args:
-            channel: its name.
-            data: as for :meth:`publish`.
-            ttl: seconds for which it is tried; the default is ``outbox_ttl``.
-
-        Raises:
-            BadData: the data or the channel's name cannot be put on the wire.
-            RequestError: too big.
-            OutboxFull: there is no room.
-            ConnectionClosed: the client ended.
-        """
-        self._core.check()
-        return self._core.publisher.publish_nowait(channel, data, ttl)
 
     # ---- requests ------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from random import Random, SystemRandom
@@ -14,7 +15,9 @@ from ..net.attempts import Attempts
 from ..net.transport import Network, not_a_url
 from ..protocol.dialects import dialect as find_dialect
 from .client import Client
+from .overflow import Overflow, checked_overflow
 from .provider import Token
+from .records import SqliteOutbox
 from .session import Target
 
 
@@ -33,6 +36,8 @@ def connect(
     wall: Callable[[], float] = time.time,
     connect_timeout: float | None = None,
     timeout: float = 30.0,
+    overflow: Overflow | None = None,
+    outbox: str | os.PathLike[str] | SqliteOutbox | None = None,
 ) -> Client:
     """Make a client: use it with ``async with``, or ``await`` it.
 
@@ -55,9 +60,13 @@ def connect(
         wall: the time in seconds since 1970.
         connect_timeout: seconds for one attempt; the default is the limits'.
         timeout: seconds for which entering waits, over as many attempts as fit.
+        overflow: what happens when the outbox is full; see :data:`.overflow.Overflow`. The
+            default is ``block`` for ``publish`` and ``reject`` for ``publish_nowait``.
+        outbox: the path of a file, or a :class:`SqliteOutbox`: what is published survives the
+            process there until it is acknowledged. One file for each process, server and user.
 
     Raises:
-        ConfigError: the URL or the dialect cannot be used.
+        ConfigError: the URL or the dialect cannot be used, or there is no such policy.
     """
     limits = limits or ClientLimits()
     parts = urlsplit(url)
@@ -67,6 +76,10 @@ def connect(
         chosen = find_dialect(dialect)
     except EverwireError as error:
         raise ConfigError(str(error)) from None
+    if outbox is not None and not isinstance(outbox, SqliteOutbox):
+        outbox = SqliteOutbox(outbox)
+    if outbox is not None and not chosen.acknowledges:
+        raise ConfigError(f"a durable outbox needs acknowledgements: {chosen.name!r} has none")
     target = Target(
         url=url,
         dialect=chosen,
@@ -84,6 +97,8 @@ def connect(
         random=random or SystemRandom(),
         wall=wall,
         timeout=timeout,
+        overflow=checked_overflow(overflow),
+        outbox=outbox,
     )
 
 

@@ -26,9 +26,12 @@ from ..net.transport import Network, public_url
 from ..protocol import messages as m
 from ..protocol.messages import Position
 from ..protocol.states import ConnectionState
+from .hooks import call_hook
 from .link import Link
+from .overflow import Overflow
 from .publisher import Publisher
 from .reconcile import Reconciler
+from .records import SqliteOutbox
 from .requests import Calls
 from .session import Session, Target
 from .stats import Counters
@@ -54,6 +57,8 @@ class Core:
         random: Random,
         wall: Callable[[], float],
         timeout: float,
+        overflow: Overflow | None,
+        outbox: SqliteOutbox | None,
     ) -> None:
         self.on_state: Callable[[ConnectionState], None] | None = None
         self.on_event: Callable[[str, Any], None] | None = None
@@ -61,7 +66,15 @@ class Core:
         self.limits = limits
         self.random = random
         self.counters = Counters()
-        self.publisher = Publisher(target.dialect, limits, self.counters, wall=wall, random=random)
+        self.publisher = Publisher(
+            target.dialect,
+            limits,
+            self.counters,
+            wall=wall,
+            random=random,
+            overflow=overflow,
+            durable=outbox,
+        )
         self.calls = Calls(limits, random=random)
         self.subscriptions = Reconciler(target.dialect, limits, self.counters, random=random)
         self.session = Session(
@@ -114,12 +127,14 @@ class Core:
             self.check()
             return
         self._opened = asyncio.get_running_loop().create_future()
-        self._tasks.start(self._run(), "session")
         try:
             async with asyncio.timeout(self._timeout):
+                await self.publisher.open()
+                self._tasks.start(self._run(), "session")
                 await self._opened
         except TimeoutError:
             last = self.session.failure
+            self._opened.cancel()
             await self._stop()
             gave_up = f"not connected to {self.url} within {self._timeout:g} s"
             if last is None:
@@ -127,6 +142,7 @@ class Core:
             last.add_note(f"{gave_up}; is the server running there?")
             raise last from None
         except BaseException:
+            self._opened.cancel()
             await self._stop()
             raise
 
@@ -140,7 +156,7 @@ class Core:
         """A defect: end rather than pretend to be connected."""
         self._finish(ClosedError(CloseCode.ABNORMAL, f"the client failed: {error!r}"))
 
-    async def close(self) -> None:
+    async def close(self, drain: float | None = None) -> None:
         """See :meth:`.client.Client.close`. Cancelling drops the connection at once."""
         if self._closing:
             await self._closed.wait()
@@ -149,7 +165,8 @@ class Core:
         try:
             if self._end is None and self._opened is not None:
                 try:
-                    async with asyncio.timeout(self.limits.close_timeout):
+                    seconds = self.limits.close_timeout if drain is None else drain
+                    async with asyncio.timeout(seconds):
                         await self.publisher.outbox.drained()
                 except TimeoutError:
                     logger.warning("closing with %r", self.publisher.outbox)
@@ -166,6 +183,7 @@ class Core:
         try:
             await self._tasks.wait_closed()
             await self._end_callbacks()
+            await self.publisher.close()
         finally:
             self._closed.set()
 
@@ -222,12 +240,10 @@ class Core:
             return
         match message:
             case m.Subscribed():
-                if self.on_subscribed is not None:
-                    start = Position(message.epoch, message.offset, message.id)
-                    self._hook(self.on_subscribed, message.channel, start)
+                start = Position(message.epoch, message.offset, message.id)
+                call_hook(self.on_subscribed, message.channel, start)
             case m.Event():
-                if self.on_event is not None:
-                    self._hook(self.on_event, message.name, message.data)
+                call_hook(self.on_event, message.name, message.data)
             case m.Command() | m.Query():
                 text = "this client answers no requests"
                 code = ErrorCode.UNKNOWN_TYPE
@@ -263,12 +279,4 @@ class Core:
         self.calls.lost(error)
 
     def session_state(self, state: ConnectionState) -> None:
-        if self.on_state is not None:
-            self._hook(self.on_state, state)
-
-    @staticmethod
-    def _hook(function: Callable[..., None], *args: Any) -> None:
-        try:
-            function(*args)
-        except Exception:
-            logger.exception("a hook of the application failed")
+        call_hook(self.on_state, state)

@@ -12,73 +12,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from itertools import count
+from typing import Protocol
 
-import msgspec
-
-from ..errors import DeliveryUnknown, NotSent, OutboxFull
-from ..protocol.messages import Position
-
-
-class Ack(msgspec.Struct, frozen=True):
-    """A message was accepted.
-
-    Attributes:
-        position: where it is stored; None in a dialect without acknowledgements.
-        duplicate: an earlier attempt had stored it already.
-        id: the message's id, the same over all attempts.
-    """
-
-    position: Position | None
-    duplicate: bool = False
-    id: str = ""
-
-
-class Entry:
-    """One message on its way.
-
-    Attributes:
-        expires: the loop's time at which it is given up.
-        future: is given the :class:`Ack` or an error. Cancelling it changes nothing else.
-        encoded: the bytes of its first run, until they are sent.
-        first_sent: the loop's time of the first attempt, None before it.
-        first_wall: the wall clock's time of the first attempt: it counts a suspended
-            machine's time as well.
-        error: what the server said last.
-        taken: it got into the outbox.
-        gone: and out of it.
-    """
-
-    __slots__ = ("channel", "data", "encoded", "error", "expires", "first_sent", "first_wall",
-                 "future", "gone", "id", "in_flight", "size", "taken")  # fmt: skip
-
-    def __init__(
-        self,
-        entry_id: str,
-        channel: str,
-        data: Any,
-        encoded: bytes,
-        expires: float,
-        future: asyncio.Future[Ack],
-    ) -> None:
-        self.id = entry_id
-        self.channel = channel
-        self.data = data
-        self.encoded: bytes | None = encoded
-        self.size = len(encoded)
-        self.expires = expires
-        self.future = future
-        self.first_sent: float | None = None
-        self.first_wall = 0.0
-        self.error: Exception | None = None
-        self.in_flight = False
-        self.taken = False
-        self.gone = False
+from ..errors import DeliveryUnknown, Dropped, NotSent, StillQueued
+from .entry import Ack, Entry
+from .overflow import Overflow, Room
 
 
 class Lane:
-    """The entries of one channel.
+    """The entries of one channel, by their places.
 
     Attributes:
         run: goes out with each of them.
@@ -90,7 +34,7 @@ class Lane:
 
     def __init__(self, run: int) -> None:
         self.run = run
-        self.pending: dict[str, Entry] = {}
+        self.pending: dict[int, Entry] = {}
         self.in_flight = 0
         self.holding = False
         self.settled = False
@@ -98,28 +42,47 @@ class Lane:
         self.hint: float | None = None
 
 
+class OutboxOwner(Protocol):
+    """Is told what happens in an outbox."""
+
+    def taken(self, entry: Entry, replaced: Entry | None) -> None:
+        """An entry got in, perhaps in the place of another; :meth:`ended` follows for that."""
+
+    def ended(self, entry: Entry, error: Exception | None, told: bool) -> None:
+        """An entry is out: acknowledged, or given up. Those that never got in, if dropped.
+
+        ``told``: somebody heard of ``error``.
+        """
+
+    def settled(self, channel: str, lane: Lane) -> None:
+        """A channel must be sent again, and all that was sent of it is answered.
+
+        Call :meth:`Outbox.release` after a while.
+        """
+
+
 class Outbox:
     """Holds entries in order, bounded in number and in bytes.
+
+    It is the :class:`~.overflow.Holder` of its room.
 
     Args:
         messages: entries at most.
         size: bytes of encoded messages at most.
-        settled: is called with a channel whose entries must be sent again, and its lane,
-            once all that was sent of it is answered: call :meth:`release` after a while.
+        owner: is told what happens.
     """
 
-    def __init__(self, *, messages: int, size: int, settled: Callable[[str, Lane], None]) -> None:
-        self._max_messages = messages
-        self._max_size = size
-        self._on_settled = settled
-        self._entries: dict[str, Entry] = {}
-        self._size = 0
+    def __init__(self, *, messages: int, size: int, owner: OutboxOwner) -> None:
+        self._owner = owner
+        self._room: Room[Entry] = Room(self, messages=messages, size=size)
+        self._entries: dict[int, Entry] = {}
+        self._keys: dict[tuple[str, str], Entry] = {}
         self._in_flight = 0
-        self._ready: deque[Entry] = deque()
+        self._ready: deque[int] = deque()
         self._lanes: dict[str, Lane] = {}
         self._runs: dict[str, int] = {}  # of channels without entries; of this link only
-        self._queue: dict[Entry, asyncio.Future[None]] = {}
         self._drained: list[asyncio.Future[None]] = []
+        self._places = count(1)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -130,113 +93,135 @@ class Outbox:
     @property
     def size(self) -> int:
         """Bytes that it holds."""
-        return self._size
+        return self._room.size
 
     @property
     def in_flight(self) -> int:
         """Entries that were sent on the current link and are not answered."""
         return self._in_flight
 
+    @property
+    def ready(self) -> int:
+        """Entries that may be waiting for no more than to be sent."""
+        return len(self._ready)
+
     # ---- coming in -------------------------------------------------------------
 
-    def put(self, entry: Entry) -> None:
-        """Take an entry.
+    def put(self, entry: Entry, overflow: Overflow = "reject") -> None:
+        """Take an entry, or do with it what the overflow policy says.
 
         Raises:
-            OutboxFull: there is no room, or others wait for it.
+            OutboxFull: it is refused.
         """
-        if self._queue or not self._fits(entry):
-            raise OutboxFull(
-                f"{len(self._entries)} messages of {self._size} bytes wait for their "
-                f"acknowledgement; {self._max_messages} messages of {self._max_size} bytes may"
-            )
-        self._take(entry)
+        if not self._room.offer(entry, overflow):
+            self._room.refuse()
 
-    async def put_when_room(self, entry: Entry) -> None:
+    def offer(self, entry: Entry, overflow: Overflow) -> bool:
+        """Take an entry as :meth:`put` does; False if it may wait for room: :meth:`wait`.
+
+        Raises:
+            OutboxFull: it is refused.
+        """
+        return self._room.offer(entry, overflow)
+
+    async def wait(self, entry: Entry, seconds: float) -> None:
         """Take an entry as soon as there is room, first come, first served.
 
         Cancelling takes the entry back, unless it was taken already.
 
         Raises:
-            OutboxFull: it is larger than the whole outbox.
+            OutboxFull: there was no room within ``seconds``.
+            Dropped: it was dropped in favour of a later one.
         """
-        if not self._queue and self._fits(entry):
-            self._take(entry)
-            return
-        if entry.size > self._max_size:
-            raise OutboxFull(
-                f"a message of {entry.size} bytes; the whole outbox may have {self._max_size}"
-            )
-        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue[entry] = room
-        try:
-            await room
-        finally:
-            if self._queue.pop(entry, None) is not None:
-                self._admit()  # a smaller one behind it may fit
+        await self._room.wait(entry, seconds)
 
-    def _fits(self, entry: Entry) -> bool:
-        return len(self._entries) < self._max_messages and self._size + entry.size <= self._max_size
+    def restore(self, entries: list[Entry]) -> None:
+        """Take entries of a former process, with their places, whatever the bound says."""
+        self._places = count(1 + max((entry.place for entry in entries), default=0))
+        for entry in entries:
+            self._room.admit(entry)
 
-    def _take(self, entry: Entry) -> None:
-        entry.taken = True
-        self._entries[entry.id] = entry
-        self._size += entry.size
-        lane = self._lanes.get(entry.channel)
+    def take(self, item: Entry) -> None:
+        if not item.place:
+            item.place = next(self._places)
+        lane = self._lanes.get(item.channel)
         if lane is None:
-            lane = self._lanes[entry.channel] = Lane(self._runs.pop(entry.channel, 0))
-        lane.pending[entry.id] = entry
+            lane = self._lanes[item.channel] = Lane(self._runs.pop(item.channel, 0))
+        self._enter(item, lane)
         if not lane.holding:
-            self._ready.append(entry)
+            self._ready.append(item.place)
+        self._owner.taken(item, None)
 
-    def _admit(self) -> None:
-        while self._queue:
-            entry, room = next(iter(self._queue.items()))
-            if not self._fits(entry):
-                return
-            del self._queue[entry]
-            self._take(entry)
-            if not room.done():
-                room.set_result(None)
+    def replace(self, old: Entry, new: Entry) -> None:
+        new.place = old.place
+        old.gone = True
+        self._enter(new, self._lanes[new.channel])
+        self._owner.taken(new, old)
+
+    def _enter(self, entry: Entry, lane: Lane) -> None:
+        self._entries[entry.place] = lane.pending[entry.place] = entry
+        if entry.key is not None:
+            self._keys[entry.channel, entry.key] = entry
+
+    def unsent(self) -> Iterable[Entry]:
+        return (entry for entry in self._entries.values() if entry.unsent)
+
+    def same(self, item: Entry) -> Entry | None:
+        found = self._keys.get((item.channel, item.key)) if item.key is not None else None
+        return found if found is not None and found.unsent else None
+
+    def discard(self, item: Entry) -> None:
+        self._take_out(item)
+
+    def dropped(self, item: Entry, error: Dropped) -> None:
+        error = type(error)(f"message {item.id} to {item.channel!r} was {error}")
+        self._owner.ended(item, error, item.settle(error))
 
     # ---- going out -------------------------------------------------------------
 
-    def next(self, window: int) -> tuple[Entry, int] | None:
-        """Return the next entry to send and its run, and count it as in flight.
+    def take_ready(self, window: int, size: int) -> list[tuple[Entry, int]]:
+        """Return the next entries to send and their runs, and count them as in flight.
+
+        Nothing overtakes an entry that may not be sent yet.
 
         Args:
             window: entries that may be in flight.
+            size: bytes of them, from which on no more is returned.
         """
-        while self._ready and self._in_flight < window:
-            entry = self._ready.popleft()
-            if entry.gone:
-                continue
-            lane = self._lanes[entry.channel]
-            if lane.holding:
-                continue  # release() brings it back
-            entry.in_flight = True
-            lane.in_flight += 1
-            self._in_flight += 1
-            return entry, lane.run
-        return None
+        found: list[tuple[Entry, int]] = []
+        ready = self._ready
+        while ready and self._in_flight < window and size > 0:
+            entry = self._entries.get(ready[0])
+            if entry is not None:
+                lane = self._lanes[entry.channel]
+                if not lane.holding:  # otherwise release() brings it back
+                    if not entry.stored:
+                        break
+                    entry.in_flight = True
+                    lane.in_flight += 1
+                    self._in_flight += 1
+                    size -= entry.size
+                    found.append((entry, lane.run))
+            ready.popleft()
+        return found
 
     def acknowledge(self, entry: Entry, ack: Ack) -> bool:
         """Give the entry its acknowledgement. False if it was given up before."""
         if entry.gone:
             return False
         self._lanes[entry.channel].failures = 0
-        self._remove(entry)
-        if not entry.future.done():
-            entry.future.set_result(ack)
+        self._end(entry, None, ack)
         return True
 
     def fail(self, entry: Entry, error: Exception) -> None:
         """Give the entry up with ``error``; the others go on."""
-        if entry.gone:
-            return
-        self._remove(entry)
-        if not entry.future.done():
-            entry.future.set_exception(error)
+        if not entry.gone:
+            self._end(entry, error, error)
+
+    def take_back(self, entry: Entry, error: Exception) -> None:
+        """Give the entry up with ``error``; who calls this answers for its message."""
+        if not entry.gone:
+            self._end(entry, error, error, told=True)
 
     def give_up(self, entry: Entry, why: str, cause: BaseException | None = None) -> None:
         """Give the entry up with :exc:`NotSent` or :exc:`DeliveryUnknown`, as fits."""
@@ -265,6 +250,11 @@ class Outbox:
             lane.hint = max(hint, lane.hint or 0.0)
         self._answered(entry, lane)
 
+    def is_held(self, channel: str) -> bool:
+        """Whether a channel waits to be sent again."""
+        lane = self._lanes.get(channel)
+        return lane is not None and lane.holding
+
     def release(self, channel: str) -> None:
         """Let a channel that was held go out again: all of it, with the next run."""
         lane = self._lanes.get(channel)
@@ -272,8 +262,8 @@ class Outbox:
             return
         lane.holding = lane.settled = False
         lane.run += 1
-        self._ready = deque(entry for entry in self._ready if entry.channel != channel)
-        self._ready.extend(lane.pending.values())
+        self._ready = deque(place for place in self._ready if place not in lane.pending)
+        self._ready.extend(lane.pending)
 
     def relink(self) -> None:
         """There is a new link: everything goes out again, before anything new."""
@@ -286,7 +276,7 @@ class Outbox:
             lane.holding = lane.settled = False
         for entry in self._entries.values():
             entry.in_flight = False
-        self._ready = deque(self._entries.values())
+        self._ready = deque(self._entries)
 
     # ---- ending ----------------------------------------------------------------
 
@@ -300,18 +290,28 @@ class Outbox:
             if entry.expires <= now:
                 self.give_up(entry, "no acknowledgement within its time to live")
 
+    def refuse_waiting(self) -> None:
+        """Nobody gets in any more."""
+        self._room.refuse_all(NotSent("the client ended before there was room in the outbox"))
+
     def end(self, cause: BaseException) -> None:
         """Give everything up: nothing will be sent any more."""
-        for entry, room in list(self._queue.items()):
-            del self._queue[entry]
-            if not room.done():
-                room.set_exception(NotSent(f"message {entry.id}: the client ended"))
+        self.refuse_waiting()
         for entry in self:
             self.give_up(entry, "the client ended", cause)
 
+    def keep(self, entry: Entry, cause: BaseException) -> None:
+        """Let go of an entry that stays in the durable outbox."""
+        error = StillQueued(f"message {entry.id} to {entry.channel!r} stays in the outbox's file")
+        error.__cause__ = cause
+        self._take_out(entry)
+        self._room.left(entry)
+        entry.settle(error)
+        self._check_drained()
+
     async def drained(self) -> None:
         """Wait until nothing waits for its acknowledgement. Safe to cancel."""
-        while self._entries or self._queue:
+        while self._entries or self._room.waiting:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._drained.append(waiter)
             try:
@@ -320,12 +320,33 @@ class Outbox:
                 if waiter in self._drained:
                     self._drained.remove(waiter)
 
-    def _remove(self, entry: Entry) -> None:
+    def _end(
+        self,
+        entry: Entry,
+        error: Exception | None,
+        result: Ack | Exception,
+        *,
+        told: bool = False,
+    ) -> None:
+        self._take_out(entry)
+        told = entry.settle(result) or told
+        self._room.left(entry)
+        self._owner.ended(entry, error, told)
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        if self._drained and not self._entries and not self._room.waiting:
+            for waiter in self._drained:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def _take_out(self, entry: Entry) -> None:
         entry.gone = True
-        del self._entries[entry.id]
-        self._size -= entry.size
+        del self._entries[entry.place]
+        if entry.key is not None and self._keys.get((entry.channel, entry.key)) is entry:
+            del self._keys[entry.channel, entry.key]
         lane = self._lanes[entry.channel]
-        del lane.pending[entry.id]
+        del lane.pending[entry.place]
         if not lane.pending:
             # The server goes by (channel, run) for as long as the link lasts.
             run = lane.run + 1 if lane.holding else lane.run
@@ -334,12 +355,6 @@ class Outbox:
             del self._lanes[entry.channel]
         if entry.in_flight:
             self._answered(entry, lane)
-        if self._queue:
-            self._admit()
-        if self._drained and not self._entries and not self._queue:
-            for waiter in self._drained:
-                if not waiter.done():
-                    waiter.set_result(None)
 
     def _answered(self, entry: Entry, lane: Lane) -> None:
         entry.in_flight = False
@@ -347,7 +362,7 @@ class Outbox:
         self._in_flight -= 1
         if lane.holding and not lane.settled and not lane.in_flight and lane.pending:
             lane.settled = True
-            self._on_settled(entry.channel, lane)
+            self._owner.settled(entry.channel, lane)
 
     def __repr__(self) -> str:
-        return f"<Outbox messages={len(self._entries)} bytes={self._size}>"
+        return f"<Outbox messages={len(self._entries)} bytes={self._room.size}>"

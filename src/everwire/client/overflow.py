@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, get_args
+from typing import Any, Generic, Literal, NoReturn, Protocol, TypeAlias, TypeVar, get_args
 
 from ..errors import ConfigError, Dropped, OutboxFull, Superseded
 
@@ -99,6 +99,9 @@ class Room(Generic[T]):
         Raises:
             OutboxFull: it is refused.
         """
+        if policy != "coalesce" and not self._line and self._holds(1, item.size):
+            self._take(item)  # the usual case, first
+            return True
         if item.size > self._max_size:
             raise OutboxFull(
                 f"a message of {item.size} bytes; the whole outbox may have {self._max_size}"
@@ -113,10 +116,18 @@ class Room(Generic[T]):
         elif policy == "drop_oldest":
             self._make_room(item)
         elif policy == "reject":
-            raise OutboxFull(self._full())
+            self.refuse()
         else:
             return False
         return True
+
+    def refuse(self) -> NoReturn:
+        """Refuse what :meth:`offer` would let wait, where nobody can wait.
+
+        Raises:
+            OutboxFull: always.
+        """
+        raise OutboxFull(self._full())
 
     async def wait(self, item: T, seconds: float) -> None:
         """Let a message in as soon as there is room, first come, first served.
@@ -142,11 +153,16 @@ class Room(Generic[T]):
             if self._line.pop(item, None) is not None:
                 self._admit()  # a smaller one behind it may fit
 
+    def admit(self, item: T) -> None:
+        """Let a message in, whatever the bound says."""
+        self._take(item)
+
     def left(self, item: T) -> None:
         """A message is out of the queue: let in who waits."""
         self.messages -= 1
         self.size -= item.size
-        self._admit()
+        if self._line:
+            self._admit()
 
     def refuse_all(self, error: Exception) -> None:
         """Nobody will get in any more."""

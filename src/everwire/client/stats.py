@@ -16,6 +16,8 @@ class Stats:
         duplicates: of them, those that the application had been handed already.
         gaps: gaps handed to subscriptions.
         reconnects: links that became ready, after the first.
+        dropped: publishes that a full outbox dropped.
+        superseded: publishes that a later one with the same key took the place of.
     """
 
     sent: int = 0
@@ -24,6 +26,8 @@ class Stats:
     duplicates: int = 0
     gaps: int = 0
     reconnects: int = 0
+    dropped: int = 0
+    superseded: int = 0
 
 
 @dataclass(slots=True)
@@ -36,6 +40,8 @@ class Counters:
     duplicates: int = 0
     gaps: int = 0
     reconnects: int = 0
+    dropped: int = 0
+    superseded: int = 0
 
     def snapshot(self) -> Stats:
         """Freeze them."""
@@ -46,4 +52,6 @@ class Counters:
             self.duplicates,
             self.gaps,
             self.reconnects,
+            self.dropped,
+            self.superseded,
         )
