@@ -183,9 +183,11 @@ class Core:
         try:
             await self._tasks.wait_closed()
             await self._end_callbacks()
-            await self.publisher.close()
         finally:
-            self._closed.set()
+            try:
+                await self.publisher.close()
+            finally:
+                self._closed.set()
 
     async def _end_callbacks(self) -> None:
         """Let callbacks be given what was queued; after a time they are cancelled."""
