@@ -128,8 +128,9 @@ def test_what_on_open_sends_goes_first_on_each_connection_and_on_no_other() -> N
         lost: list[Any] = []
 
         def subscribe() -> None:
-            socket.send_nowait("subscribe " + "x" * 100)  # more than a window holds
-            socket.send_nowait("and again")
+            socket.send_nowait("subscribe")
+            socket.send_nowait("and again" + "x" * 100)  # more than a window holds
+            socket.send_nowait("and more")
 
         socket = socket_to(
             network,
@@ -148,8 +149,9 @@ def test_what_on_open_sends_goes_first_on_each_connection_and_on_no_other() -> N
             await blocked
             await asyncio.sleep(0.1)
         first, second = (peer.messages for peer in server.peers)
-        assert [message[:9] for message in first] == ["subscribe", "and again", "0", "1", "2"]
-        assert [message[:9] for message in second] == ["subscribe", "and again", "y" * 9]
+        hello = ["subscribe", "and again", "and more"]
+        assert [message[:9] for message in first] == [*hello, "0", "1", "2"]
+        assert [message[:9] for message in second] == [*hello, "y" * 9]
         assert not lost
 
     play(scenario)

@@ -18,7 +18,7 @@ from everwire import (
 )
 from everwire.codes import CloseCode
 from everwire.limits import ClientLimits
-from everwire.testing import Network
+from everwire.testing import Direction, Network
 
 from .socket_world import Peer, Server, socket_to
 from .world import loop, play, until
@@ -107,6 +107,8 @@ def test_a_json_ping_may_be_anything_that_something_answers() -> None:
     assert ping.is_pong('"PONG"')
     assert not ping.is_pong('{"type":"pong"}')
     assert not ping.is_pong(b'"PONG"')
+    assert JsonPing().is_pong('{"a":1,"type":"pong"}')
+    assert not JsonPing().is_pong('{"type":"pong","a":"' + "x" * 5000 + '"}')  # not looked at
     with pytest.raises(ConfigError):
         JsonPing(interval=0)
     with pytest.raises(ConfigError):
@@ -138,6 +140,39 @@ def test_a_large_message_on_a_slow_line_is_life_both_ways() -> None:
             assert socket.stats.opened == 1
 
     play(scenario, limit=10_000)
+
+
+def test_progress_with_what_we_send_is_life_also_where_the_server_never_answers() -> None:
+    async def scenario() -> None:
+        network = Network(latency=0.01, bandwidth=1000.0, window=100)
+        server = Server(network)
+        heartbeat = CustomPing(send="?", expect=lambda message: False, interval=2.0, timeout=1.0)
+        async with socket_to(network, heartbeat=heartbeat, ttl=1000.0) as socket:
+            for n in range(200):
+                socket.send_nowait(f"{n}".ljust(400))
+            await until(lambda: socket.waiting == 0, within=200)
+            assert socket.stats.opened == 1
+            assert [m for m in server.messages if m != "?"][-1] == "199".ljust(400)
+
+    play(scenario)
+
+
+def test_a_ping_waits_for_what_is_being_written_and_goes_out_behind_it() -> None:
+    async def scenario() -> None:
+        network = Network(latency=0.01, window=100)
+        server = Server(network)
+        async with socket_to(network, heartbeat=JsonPing(interval=10.0, timeout=20.0)) as socket:
+            network.links[0].freeze(Direction.TO_SERVER)
+            sending = socket.send_nowait("x" * 1000)
+            behind = network.links[0].client.write_buffer_size()
+            await asyncio.sleep(15)
+            assert network.links[0].client.write_buffer_size() == behind
+            network.links[0].thaw()
+            await sending
+            await asyncio.sleep(0.1)
+            assert server.messages == ["x" * 1000, '{"type":"ping"}']
+
+    play(scenario)
 
 
 def test_without_a_heartbeat_silence_says_nothing() -> None:
@@ -226,6 +261,26 @@ def test_a_slow_reader_holds_the_server_up_loses_nothing_and_keeps_its_connectio
                     await asyncio.sleep(5)
             assert got == list(range(1000))
             assert (socket.stats.opened, server.paused) == (1, 0)
+
+    play(scenario)
+
+
+def test_reading_goes_on_when_half_of_the_queue_was_taken() -> None:
+    async def scenario() -> None:
+        network = Network(latency=0.01)
+        server = Server(network)
+        async with socket_to(network, limits=ClientLimits(queue_messages=10)) as socket:
+            for n in range(100):
+                server.peers[0].send(f"{n}")
+            await asyncio.sleep(1)
+            held = socket.stats.received
+            for _ in range(held - 6):
+                await socket.recv()
+                await asyncio.sleep(0.1)
+                assert socket.stats.received == held
+            await socket.recv()
+            await asyncio.sleep(0.1)
+            assert socket.stats.received > held
 
     play(scenario)
 

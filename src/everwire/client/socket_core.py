@@ -183,7 +183,7 @@ class SocketCore:
         if self._burst >= BURST:
             await self._let_others()
             self.check()
-        written = self._write_now(opcode, payload)
+        written = self._write_now(opcode, payload, ttl)
         if written is True:
             return
         item = written or self._new(opcode, payload, ttl, key)
@@ -202,7 +202,7 @@ class SocketCore:
     ) -> asyncio.Future[None]:
         """See :meth:`.socket.Socket.send_nowait`."""
         self.check()
-        written = self._write_now(opcode, payload)
+        written = self._write_now(opcode, payload, ttl)
         item = written if isinstance(written, Outgoing) else self._new(opcode, payload, ttl, key)
         if written is True:
             item.future.set_result(None)
@@ -222,7 +222,7 @@ class SocketCore:
         expires = now + (self._ttl if ttl is None else ttl)
         return Outgoing(opcode, payload, key=key, expires=expires, own=self._in_open_hook)
 
-    def _write_now(self, opcode: int, payload: bytes) -> Outgoing | bool:
+    def _write_now(self, opcode: int, payload: bytes, ttl: float | None) -> Outgoing | bool:
         """Write a message that nothing is ahead of.
 
         Returns:
@@ -230,7 +230,7 @@ class SocketCore:
             is still to leave.
         """
         link = self._link
-        if link is None or not link.writable or not (self._in_open_hook or self.queue.idle):
+        if link is None or not link.writable or self._in_open_hook or not self.queue.idle:
             return False
         if len(payload) > self._limits.outbox_bytes:
             raise OutboxFull(
@@ -240,7 +240,7 @@ class SocketCore:
         if link.write(opcode, payload):
             self.stats.sent += 1
             return True
-        item = self._new(opcode, payload, math.inf, None)
+        item = self._new(opcode, payload, ttl, None)
         self.queue.begin(item)
         return item
 
