@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,10 +20,16 @@ from .world import Script, client_to, loop, play, until
 LOST = ClosedError(1006)
 
 
+class Latest(Random):
+    """Chance that always takes the longest wait."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
 def policy(attempts: Attempts | None = None, **options: Any) -> Reconnection:
-    made = Reconnection(
-        ClientLimits(), attempts=attempts or Network().attempts, random=loop().random, **options
-    )
+    options.setdefault("random", loop().random)
+    made = Reconnection(ClientLimits(), attempts=attempts or Network().attempts, **options)
     made.begin("ws://node/ws")
     return made
 
@@ -96,7 +103,7 @@ async def test_hurrying_ends_a_pause_within_a_second_and_costs_nothing() -> None
     attempts = Network().attempts
     while attempts.spend("ws://node:80"):
         pass
-    made = policy(attempts)
+    made = policy(attempts, random=Latest())
     waiting = asyncio.get_running_loop().create_task(made.wait(made.after(LOST)))
     await asyncio.sleep(3.0)
     began = loop().time()

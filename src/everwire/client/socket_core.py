@@ -230,7 +230,7 @@ class SocketCore:
             is still to leave.
         """
         link = self._link
-        if link is None or not link.writable or self._in_open_hook or not self.queue.idle:
+        if link is None or not link.writable or not self.queue.idle:
             return False
         if len(payload) > self._limits.outbox_bytes:
             raise OutboxFull(
