@@ -231,6 +231,7 @@ def test_in_out_and_in_again_leaves_the_second_one_alive() -> None:
                     assert data_of(await take(room, 1)) == [pause]
                     await quiet(room)
             await until(lambda: not world.connection().subscriptions)
+            assert client.stats.reconnects == 0
 
     play(naive)
     play(ours)

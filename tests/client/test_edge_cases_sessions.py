@@ -163,9 +163,10 @@ def test_a_server_that_says_goodbye_politely_is_come_back_to(code: int) -> None:
 
     async def ours() -> None:
         network = Network()
-        script = Script(network)
+        script = Script(network, ping_interval=1_000)
         async with client_to(network) as client, client.subscribe("c") as room:
             await asyncio.sleep(60)
+            assert len(script.peers) == 1
             script.peers[0].close(code)
             await until(lambda: len(script.peers) == 2 and room.state == "subscribed", within=3)
             assert client.state == "ready"

@@ -260,6 +260,9 @@ def test_a_link_that_was_replaced_has_no_say_any_more() -> None:
             late = Late(world.network)
             async with client_to(late, limits=FAST) as client:  # type: ignore[arg-type]
                 async with client.subscribe("c") as room:
+                    events: list[str] = []
+                    client.on_event = lambda name, data: events.append(name)
+                    world.connection().send(m.Event("once", None))
                     for n in range(3):
                         await client.publish("c", n)
                     client.drop()
@@ -271,7 +274,7 @@ def test_a_link_that_was_replaced_has_no_say_any_more() -> None:
                         await asyncio.sleep(0.1)
                     assert data_of(await take(room, 100)) == list(range(100))
                     await quiet(room)
-                    assert (late.links, states) == (2, [])
+                    assert (late.links, states, events) == (2, [], ["once"])
 
     play(naive)
     play(ours)

@@ -92,3 +92,13 @@ def test_the_next_check_is_always_ahead(steps: list[tuple[float, bool]]) -> None
         assert verdict is Verdict.DEAD or heart.due > now
         if heard:
             heart.heard_at, heart.probing = now, None
+
+
+def test_what_moved_counts_at_the_look_at_which_it_is_told() -> None:
+    """The next look may follow at once, and then nothing has moved since."""
+    heart = beat()
+    while heart.due < 26.0:
+        tick(heart)
+    last = heart.due
+    assert heart.check(last, WALL + last, moved=True) is Verdict.ALIVE
+    assert until_not_alive(heart) == (last + 30.0, Verdict.DEAD)
