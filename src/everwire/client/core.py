@@ -257,6 +257,7 @@ class Core:
 
     def link_writable(self, link: Link) -> None:
         self.publisher.pump()
+        self.calls.pump()
         self._news.set()
 
     def session_auth(self, link: Link, auth: m.Auth) -> None:

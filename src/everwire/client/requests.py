@@ -106,6 +106,7 @@ class Calls:
         self._limits = limits
         self._random = random
         self._pending: dict[Call, None] = {}
+        self._unsent: dict[Call, None] = {}  # of them, on this link
         self._link: Link | None = None
 
     def __len__(self) -> int:
@@ -133,11 +134,10 @@ class Calls:
         seconds = self._limits.request_timeout if timeout is None else timeout
         deadline = loop.time() + seconds
         call = Call(kind, name, plain_data(payload), key, deadline, loop.create_future())
-        self._pending[call] = None
+        self._pending[call] = self._unsent[call] = None
         call.timer = loop.call_at(call.deadline, self._timed_out, call, seconds)
         try:
-            if self._link is not None:
-                self._send(self._link, call)
+            self.pump()
             return await call.future
         except asyncio.CancelledError:
             if self._link is not None and call.request_id is not None:
@@ -147,6 +147,15 @@ class Calls:
         finally:
             call.timer.cancel()
             self._pending.pop(call, None)
+            self._unsent.pop(call, None)
+
+    def pump(self) -> None:
+        """Send what may be sent: no more than the server reads."""
+        link = self._link
+        while self._unsent and link is not None and link is self._link and link.writable:
+            call = next(iter(self._unsent))
+            del self._unsent[call]
+            self._send(link, call)
 
     def _send(self, link: Link, call: Call) -> None:
         remaining = call.deadline - asyncio.get_running_loop().time()
@@ -194,6 +203,7 @@ class Calls:
 
     def _fail(self, call: Call, error: BaseException) -> None:
         self._pending.pop(call, None)
+        self._unsent.pop(call, None)
         if not call.future.done():
             call.future.set_exception(error)
 
@@ -202,8 +212,8 @@ class Calls:
     def attached(self, link: Link) -> None:
         """A link is ready: send what waits, with the same keys as before."""
         self._link = link
-        for call in list(self._pending):
-            self._send(link, call)
+        self._unsent = dict.fromkeys(self._pending)
+        self.pump()
 
     def lost(self, error: ConnectionClosed) -> None:
         """The link is gone: decide for each call whether it may be sent again."""
