@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect as naive_connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
-from everwire import ClientLimits, ClosedError, Everwire, Grant, connect
+from everwire import ClientLimits, ClosedError, Everwire, Grant, NativePing, Socket, connect
 from everwire.client.connect import connect_network
 from everwire.limits import MAX_ATTEMPTS, Limits
 from everwire.net.attempts import Attempts
@@ -152,14 +152,14 @@ def test_a_send_that_was_cancelled_arrives_all_the_same() -> None:
 def test_a_slow_reader_keeps_its_link() -> None:
     """A full queue pauses reading, the pong stays unread, and the live link is given up: 1011."""
 
-    async def naive() -> None:
-        async def flood(one: ServerConnection) -> None:
-            try:
-                while True:
-                    await one.send("x" * 65_536)
-            except ConnectionClosed:
-                pass
+    async def flood(one: ServerConnection) -> None:
+        try:
+            while True:
+                await one.send("x" * 65_536)
+        except ConnectionClosed:
+            pass
 
+    async def naive() -> None:
         async with served(flood, ping_interval=None, compression=None) as url:
             async with naive_connect(
                 url,
@@ -176,7 +176,18 @@ def test_a_slow_reader_keeps_its_link() -> None:
                 assert error.value.sent is not None
                 assert error.value.sent.code == 1011
 
-    async def ours() -> None:
+    async def socket() -> None:
+        """At the very same server."""
+        limits = ClientLimits(queue_messages=4, close_timeout=0.2, probe=0.6)
+        ping = NativePing(interval=0.3, timeout=0.6)
+        async with served(flood, ping_interval=None, compression=None) as url:
+            async with Socket(url, heartbeat=ping, limits=limits, network=own_budget()) as one:
+                await asyncio.sleep(2)
+                for _ in range(1_000):
+                    assert len(await one.recv()) == 65_536
+                assert one.stats.attempts == 1
+
+    async def with_acknowledgements() -> None:
         wire = Everwire(limits=Limits(ping_interval=1.0, ping_grace=1.5, history_bytes=2**26))
         wire.channel("c", history=500, grant=Grant())
         limits = ClientLimits(ping_grace=1.5, queue_messages=4)
@@ -191,7 +202,8 @@ def test_a_slow_reader_keeps_its_link() -> None:
                     assert client.stats.reconnects == 0
 
     really(naive)
-    really(ours)
+    really(socket)
+    really(with_acknowledgements)
 
 
 # ---- 20 ----------------------------------------------------------------------------------
