@@ -176,8 +176,13 @@ class Broker(ABC):
         """
 
     @abstractmethod
-    async def presence_add(self, channel: str, member: Member, lease: float) -> None:
-        """Make ``member`` present for ``lease`` seconds, or for longer if it is."""
+    async def presence_add(
+        self, channel: str, member: Member, lease: float, instead: str | None = None
+    ) -> None:
+        """Make ``member`` present for ``lease`` seconds, or for longer if it is.
+
+        In the same step the connection ``instead`` leaves the channel, if it is in it.
+        """
 
     @abstractmethod
     async def presence_remove(self, channel: str, connection: str) -> None:

@@ -148,13 +148,16 @@ class MemoryBroker(Broker):
     async def latest(self, channel: str, *, limit: int, options: ChannelOptions) -> Page:
         return self._fresh(channel, options).latest(limit)
 
-    async def presence_add(self, channel: str, member: Member, lease: float) -> None:
+    async def presence_add(
+        self, channel: str, member: Member, lease: float, instead: str | None = None
+    ) -> None:
         # The lease is about nodes that die; the members of this process die with it.
         members = self._members.setdefault(channel, {})
-        known = members.get(member.connection)
+        left = () if instead is None or members.pop(instead, None) is None else (instead,)
+        joined = () if members.get(member.connection) == member else (member,)
         members[member.connection] = member
-        if known != member and channel in self._subscribed and self._events is not None:
-            self._events.on_presence(channel, (member,), ())
+        if (joined or left) and channel in self._subscribed and self._events is not None:
+            self._events.on_presence(channel, joined, left)
 
     async def presence_remove(self, channel: str, connection: str) -> None:
         members = self._members.get(channel)

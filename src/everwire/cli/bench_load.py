@@ -21,7 +21,7 @@ from ..client.link import Link
 from ..client.requests import answer_error
 from ..client.session import Session, Target
 from ..codes import CloseCode
-from ..errors import ConnectionClosed, EverwireError, RequestError
+from ..errors import ClosedOK, ConnectionClosed, EverwireError, RequestError
 from ..limits import ClientLimits
 from ..net.transport import Network
 from ..protocol import messages as m
@@ -170,6 +170,16 @@ class Peer:
             name = CloseCode(code).name.lower() if code in CloseCode._value2member_map_ else ""
             self._load.closes[f"{code} {name}".rstrip()] += 1
         self._link = None
+
+    def session_held(self, link: Link) -> None:
+        # What comes on this link from now on comes on the next one, too.
+        self.session_lost(ClosedOK(CloseCode.NORMAL, "moved to another connection"))
+
+    def session_released(self, link: Link) -> None:
+        link.abort()
+
+    def session_moved(self, link: Link, payload: Any) -> None:
+        self.session_ready(link, payload)
 
     def session_state(self, state: ConnectionState) -> None:
         """Of no interest."""

@@ -207,9 +207,7 @@ class Core:
         if self._end is not None:
             return
         self._end = error
-        link = self.session.link
-        if link is not None:
-            link.abort()
+        self.session.abort()
         self.publisher.end(error)
         self.calls.end(error)
         self.subscriptions.end(error)
@@ -262,7 +260,9 @@ class Core:
 
     def session_auth(self, link: Link, auth: m.Auth) -> None:
         if self._target.dialect.acknowledges:
-            auth.subscribe = self.subscriptions.first_batch(len(link.encode(auth)))
+            moving = link is not self.session.link
+            size = len(link.encode(auth))
+            auth.subscribe = self.subscriptions.first_batch(size, moving=moving)
 
     def session_ready(self, link: Link, payload: Any) -> None:
         self.counters.reconnects += self._was_ready
@@ -280,6 +280,21 @@ class Core:
         self.subscriptions.lost()
         self.publisher.lost()
         self.calls.lost(error)
+
+    def session_held(self, link: Link) -> None:
+        self._ready_link = None
+
+    def session_released(self, link: Link) -> None:
+        self._ready_link = link
+        self._news.set()
+        self.subscriptions.released()
+        self.publisher.pump()
+        self.calls.attached(link)
+
+    def session_moved(self, link: Link, payload: Any) -> None:
+        # What is unanswered in spite of the waiting has the fate of a lost connection.
+        self.calls.lost(ClosedOK(CloseCode.NORMAL, "the client moved to another connection"))
+        self.session_ready(link, payload)
 
     def session_state(self, state: ConnectionState) -> None:
         call_hook(self.on_state, state)

@@ -22,6 +22,7 @@ from ..protocol.messages import Position
 from ..protocol.positions import Place, place
 from ..protocol.states import SUBSCRIPTION, Machine, SubscriptionState as State
 from .channel_token import ChannelToken
+from .hooks import call_hook
 from .inbox import Inbox
 from .items import Gap, Item, Message
 from .loading import Loading
@@ -91,11 +92,7 @@ class Feed:
         if state is self._machine.state:
             return
         self._machine.to(state)
-        if self.options.on_state is not None:
-            try:
-                self.options.on_state(state)
-            except Exception:
-                logger.exception("%r: on_state failed", self.channel)
+        call_hook(self.options.on_state, state)
 
     # ---- for who reads it --------------------------------------------------------
 
@@ -164,10 +161,11 @@ class Feed:
             return False
         return not self.inbox.full or (self.tail is None and self.inbox.keeping)
 
-    def request(self) -> m.ChannelRequest:
-        """What to ask the server for."""
-        self.resync = False
-        self._to(State.SUBSCRIBING)
+    def request(self, *, beside: bool = False) -> m.ChannelRequest:
+        """What to ask the server for; ``beside`` the link that delivers until it is answered."""
+        if not beside or self.state is State.UNSUBSCRIBED:
+            self.resync = False
+            self._to(State.SUBSCRIBING)
         return m.ChannelRequest(self.channel, self.tail, self.token.value, self.options.presence)
 
     def confirmed(self, result: m.ChannelResult, now: float) -> None:
@@ -331,7 +329,7 @@ class Feed:
         else:
             self._loading.begin(None, delay)
 
-    def go_on_from(self, position: Position, delay: float) -> None:
+    def go_on_from(self, position: Position | None, delay: float) -> None:
         """Have sent what follows ``position``."""
         self.tail = position
         self._resync(delay)

@@ -9,7 +9,7 @@ from typing import Any
 logger = logging.getLogger("everwire.client")
 
 
-def call_hook(function: Callable[..., None] | None, *args: Any) -> None:
+def call_hook(function: Callable[..., object] | None, *args: Any) -> None:
     """Call a hook, if there is one. What it raises is logged: it is not for us to fail."""
     if function is None:
         return

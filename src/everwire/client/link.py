@@ -6,6 +6,7 @@ What a link is told, its owner is told at once, in the same call: what follows a
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -18,6 +19,7 @@ from ..limits import DEFAULTS, ClientLimits
 from ..net.transport import Network
 from ..protocol import messages as m
 from ..protocol.dialects import BadMessage, Dialect
+from .handover import Notice
 from .heartbeat import Heartbeat
 from .raw_link import RawLink
 
@@ -59,6 +61,9 @@ class Link(RawLink):
         subscribe_batch: channels that one ``subscribe`` may have.
         window: requests that the server works on at a time.
         dedupe_window: seconds for which the server remembers a message's id.
+        held: nothing new is to be asked on it; what was asked is still answered.
+        notice: the server's word that it is to be left.
+        superseded: the server was asked to close it for another.
     """
 
     def __init__(
@@ -78,7 +83,11 @@ class Link(RawLink):
         self.dedupe_window = DEFAULTS.dedupe_window
         self._limits = limits
         self._owner = owner
+        self.held = False
+        self.notice: Notice | None = None
+        self.superseded = False
         self._waiting: dict[m.RequestId, tuple[Answered, Any]] = {}
+        self._news = asyncio.Event()  # hello, the last answer, or the end
         self._serial = 0
 
     # ---- life ------------------------------------------------------------------
@@ -144,6 +153,7 @@ class Link(RawLink):
 
     def when_ended(self, error: ConnectionClosed) -> None:
         self._waiting.clear()
+        self._news.set()
         self._owner.link_ended(self, error)
 
     # ---- sending ---------------------------------------------------------------
@@ -206,6 +216,35 @@ class Link(RawLink):
     def forget(self, request_id: m.RequestId) -> None:
         """Ignore the answer to a request."""
         self._waiting.pop(request_id, None)
+        if not self._waiting:
+            self._news.set()
+
+    # ---- giving way to another -----------------------------------------------------
+
+    async def greeted(self) -> None:
+        """Wait for the server's ``hello``. Safe to cancel.
+
+        Raises:
+            ConnectionClosed: the link ended.
+        """
+        while self.hello is None:
+            if self.error is not None:
+                raise self.error
+            await self._changed()
+
+    async def settled(self) -> None:
+        """Wait until all that was asked is answered, or the link ended. Safe to cancel."""
+        while self._waiting and self.error is None:
+            await self._changed()
+
+    async def _changed(self) -> None:
+        self._news.clear()
+        await self._news.wait()
+
+    def retire(self) -> None:
+        """Close the link, which another has replaced: what it still says is no answer."""
+        self._waiting.clear()
+        self.close(CloseCode.NORMAL, "moved to another connection")
 
     # ---- Receiver --------------------------------------------------------------
 
@@ -236,6 +275,7 @@ class Link(RawLink):
 
     def _greeted(self, hello: m.Hello) -> None:
         self.hello = hello
+        self._news.set()
         announced = hello.limits.get
         self.message_limit = announced("message", self.message_limit)
         batch = announced("subscribeBatch", self.subscribe_batch)
@@ -249,6 +289,8 @@ class Link(RawLink):
             if not (isinstance(answer, m.Response) and answer.more):
                 assert answer.request_id is not None
                 del self._waiting[answer.request_id]
+                if self.held and not self._waiting:
+                    self._news.set()
             found[0](found[1], answer)
         elif answer.request_id is None:
             self._owner.link_pushed(self, answer)

@@ -269,7 +269,7 @@ class Publisher:
         """Send what may be sent."""
         link = self._link
         while link is not None and link is self._link and link.writable and link.error is None:
-            found = self.outbox.take_ready(link.window, JOINED)
+            found = None if link.held else self.outbox.take_ready(link.window, JOINED)
             if not found:
                 return
             self._alone = len(found) == 1
@@ -282,6 +282,7 @@ class Publisher:
         return (
             link is not None
             and link.writable
+            and not link.held
             and len(outbox) <= link.window
             and not outbox.is_held(entry.channel)
         )

@@ -54,6 +54,7 @@ class Reconciler:
         self._ended: Exception | None = None
         self._link: Link | None = None
         self._known: dict[str, Known] = {}
+        self._moving: dict[str, Known] | None = None  # asked of the link that is to be next
         self._by_sid: dict[int, Feed] = {}
         self._dirty: dict[str, None] = {}
         self._in_flight = 0
@@ -111,14 +112,28 @@ class Reconciler:
 
     # ---- for the session ---------------------------------------------------------
 
-    def first_batch(self, reserved: int) -> list[m.ChannelRequest]:
-        """The channels that go out with ``auth``, of which ``reserved`` bytes are in use."""
+    def first_batch(self, reserved: int, *, moving: bool = False) -> list[m.ChannelRequest]:
+        """The channels that go out with ``auth``, of which ``reserved`` bytes are in use.
+
+        With ``moving`` the link that there is delivers on, until the other is ready.
+        """
         asking = in_order(feed for feed in self._wanted.values() if feed.due)
         batch = next(batches(asking, self._first_batch, reserved))
-        return self._asking(batch)
+        self._moving = None
+        if not moving:
+            return self._asking(batch)
+        self._moving = {feed.channel: Known(feed, beside=True) for feed in batch}
+        return [feed.request(beside=True) for feed in batch]
+
+    def released(self) -> None:
+        """The link, which was held, takes requests again."""
+        self._schedule()
 
     def attached(self, link: Link, payload: object) -> None:
         """A link is ready; ``payload`` is what it answered to ``auth``."""
+        moving, self._moving = self._moving, None
+        if moving is not None:
+            self._forget_all(moving)
         self._link = link
         asked = list(self._known)
         self._apply(asked, results_of(payload) if asked else {})
@@ -129,15 +144,20 @@ class Reconciler:
     def lost(self) -> None:
         """The link is gone, and what it knew."""
         self._link = None
-        known, self._known = self._known, {}
+        self._forget_all({})
+
+    def _forget_all(self, after: dict[str, Known]) -> None:
+        """Forget what the link knew; the next one has been asked for what is in ``after``."""
+        known, self._known = self._known, after
         self._by_sid = {}
         self._dirty.clear()
         self._in_flight = 0
         self._retries.clear()
         for one in known.values():
             one.tell_left()
-        for feed in self._wanted.values():
-            feed.lost()
+        for channel, feed in self._wanted.items():
+            if channel not in after or after[channel].feed is not feed:
+                feed.lost()
 
     def end(self, error: Exception) -> None:
         """The client ended."""
@@ -241,6 +261,8 @@ class Reconciler:
     def _flush(self) -> None:
         self._flush_handle = None
         link = self._link
+        if link is not None and link.held:
+            return  # see released()
         dirty, self._dirty = self._dirty, {}
         if link is None:
             return
@@ -318,9 +340,7 @@ class Reconciler:
             self._apply(channels, results_of(answer.payload))
             return
         body = error_body(answer)
-        self._apply(
-            channels, {channel: m.ChannelResult(channel, error=body) for channel in channels}
-        )
+        self._apply(channels, {one: m.ChannelResult(one, error=body) for one in channels})
 
     def _apply(self, channels: list[str], results: dict[str, m.ChannelResult]) -> None:
         for channel in channels:
@@ -345,7 +365,7 @@ class Reconciler:
         if self._wanted.get(result.channel) is feed:
             if result.sid is not None:
                 self._by_sid[result.sid] = feed
-            feed.confirmed(result, self._now())
+            known.confirm(result, self._now())
         else:
             self._touch(result.channel)
 

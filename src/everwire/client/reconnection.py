@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -22,6 +23,7 @@ from .verdict import final_error, is_refused_token
 logger = logging.getLogger("everwire.client")
 
 MAX_REFUSALS = 2  # credentials refused one after the other, the second ones fresh
+BEFORE_CLOSE = 0.5  # part of the time until a link is closed, after which it is left at the latest
 HURRY = 1.0  # seconds within which an attempt is made that was hurried
 
 
@@ -148,7 +150,8 @@ class Reconnection:
     # ---- what happens ----------------------------------------------------------
 
     def begin(self, url: str) -> None:
-        """An attempt begins, at ``url``."""
+        """An attempt begins, at ``url``; what there is of a link before it counts no more."""
+        self.stop()
         self._endpoint = endpoint_of(url)
         self._ready_at = self.leaving_at = None
 
@@ -170,9 +173,22 @@ class Reconnection:
             self._stable.cancel()
             self._stable = None
 
-    def leave(self, seconds: float) -> float:
-        """The server wants the link to end in so many seconds; return the loop's time of it."""
-        self.leaving_at = asyncio.get_running_loop().time() + seconds
+    def leave(self, seconds: float, within: float = 0.0) -> float:
+        """The server wants the link to be left; return the loop's time at which to do so.
+
+        Servers that all send us on are no busy loop: a young link is left later, as after
+        a failure, where there is the time.
+
+        Args:
+            seconds: when the server wants it.
+            within: seconds after which the server closes it.
+        """
+        now = asyncio.get_running_loop().time()
+        held = 0.0 if self._ready_at is None else now - self._ready_at
+        if held < self._stable_after:
+            longest = within * BEFORE_CLOSE if within >= 1.0 else math.inf
+            seconds = max(seconds, min(self._backoff.delay(held), longest))
+        self.leaving_at = now + seconds
         return self.leaving_at
 
     # ---- what follows ----------------------------------------------------------
@@ -182,12 +198,13 @@ class Reconnection:
         """Attempts in a row after a failure, since a link last held."""
         return self._retries
 
-    def after(self, error: Exception, *, by_us: bool = False) -> Pause:
+    def after(self, error: Exception, *, by_us: bool = False, standing: bool = False) -> Pause:
         """Say when to try again after an attempt or a link ended with ``error``.
 
         Args:
             error: why it ended.
             by_us: whether that was our doing.
+            standing: the link before it still works: so nothing is final yet.
 
         Raises:
             EverwireError: or whatever ``error`` is: there is no use in trying again.
@@ -198,7 +215,9 @@ class Reconnection:
         refused = not by_us and self._is_refusal(error)
         chosen = self._choose(Failure(error, held, self._retries, by_us), refused)
         if isinstance(chosen, Stop):
-            raise chosen.error or error
+            if not standing:
+                raise chosen.error or error
+            chosen = Retry()
         if self._max_attempts is not None and self._retries >= self._max_attempts:
             error.add_note(f"given up after {self._retries} attempts in a row")
             raise error
@@ -222,26 +241,28 @@ class Reconnection:
         return Stop(_refusal(failure.error))
 
     def _delay(self, error: Exception, held: float | None, refused: bool) -> float:
-        stable = held is None or held >= self._stable_after
         if self.leaving_at is not None:
-            left = max(0.0, self.leaving_at - asyncio.get_running_loop().time())
-            return left if stable else max(left, self._backoff.delay(held))
-        if refused and self._fresh_credentials and stable:
+            return max(0.0, self.leaving_at - asyncio.get_running_loop().time())
+        stable = held is None or held >= self._stable_after
+        if refused and self._fresh_credentials and stable and self._refusals < MAX_REFUSALS:
             return 0.0  # with fresh ones; a second refusal is final
         return self._backoff.delay(held, getattr(error, "retry_after", None))
 
-    async def again(self, error: Exception, *, by_us: bool, number: int) -> None:
+    async def again(
+        self, error: Exception, *, by_us: bool, number: int, standing: bool = False
+    ) -> None:
         """Wait until link ``number + 1`` may be tried. Cancelling is safe.
 
         Args:
             error: why the last one ended, or did not come about.
             by_us: whether that was our doing.
             number: of the last one, for the log.
+            standing: the link before it still works.
 
         Raises:
             EverwireError: or whatever ``error`` is: there is no use in trying again.
         """
-        pause = self.after(error, by_us=by_us)
+        pause = self.after(error, by_us=by_us, standing=standing)
         why = str(error) or type(error).__name__
         logger.info("link %d: %s; again in %.2f s", number, why, pause.seconds)
         await self.wait(pause)

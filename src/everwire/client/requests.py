@@ -152,7 +152,9 @@ class Calls:
     def pump(self) -> None:
         """Send what may be sent: no more than the server reads."""
         link = self._link
-        while self._unsent and link is not None and link is self._link and link.writable:
+        while self._unsent and link is not None and link is self._link:
+            if link.held or not link.writable:
+                return
             call = next(iter(self._unsent))
             del self._unsent[call]
             self._send(link, call)
@@ -210,9 +212,9 @@ class Calls:
     # ---- for the session ---------------------------------------------------------
 
     def attached(self, link: Link) -> None:
-        """A link is ready: send what waits, with the same keys as before."""
+        """A link takes requests: send what waits, with the same keys as before."""
         self._link = link
-        self._unsent = dict.fromkeys(self._pending)
+        self._unsent = dict.fromkeys(call for call in self._pending if call.request_id is None)
         self.pump()
 
     def lost(self, error: ConnectionClosed) -> None:

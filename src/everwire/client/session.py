@@ -1,7 +1,8 @@
 """Keeps a client connected: one link after the other, until it ends for good.
 
 When to try again, and which failures are final, :mod:`.reconnection` decides. One attempt
-is :class:`~.link.Link`; what goes over it belongs to :mod:`.client`.
+is :class:`~.link.Link`; what goes over it belongs to :mod:`.client`. An attempt is made
+when there is no link, or beside one that is to be left: see :mod:`.handover`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from ..codes import CloseCode
 from ..errors import (
@@ -25,12 +26,18 @@ from ..net.transport import Network
 from ..protocol import messages as m
 from ..protocol.dialects import Dialect
 from ..protocol.states import CONNECTION, ConnectionState as State, Machine
+from .handover import Notice, greeting, settle
 from .link import Answer, Link
 from .provider import Token, ask_token
 from .reconnection import Reconnection
 from .requests import answer_error
+from .session_owner import SessionOwner
+from .verdict import final_error
 
 logger = logging.getLogger("everwire.client")
+
+
+_End: TypeAlias = tuple[Exception, bool]  # why, and whether it was our doing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,31 +54,6 @@ class Target:
     connect_timeout: float
 
 
-class SessionOwner(Protocol):
-    """Is told of links that come and go."""
-
-    def link_message(self, link: Link, message: m.ChannelMessage, size: int) -> None:
-        """A message of a channel came."""
-
-    def link_pushed(self, link: Link, message: m.Message) -> None:
-        """Something else came that answers no request."""
-
-    def link_writable(self, link: Link) -> None:
-        """More can be written."""
-
-    def session_auth(self, link: Link, auth: m.Auth) -> None:
-        """Fill in what goes out with ``auth``."""
-
-    def session_ready(self, link: Link, payload: Any) -> None:
-        """A link is ready; ``payload`` is what ``auth`` was answered with."""
-
-    def session_lost(self, error: ConnectionClosed) -> None:
-        """The link is gone."""
-
-    def session_state(self, state: State) -> None:
-        """The state changed."""
-
-
 class Session:
     """The policy loop.
 
@@ -79,6 +61,9 @@ class Session:
         link: the current one, None between two.
         failure: why the last attempt or link ended.
     """
+
+    # While another is being opened beside the current one, that is ``_next``; from the
+    # moment it is ready it is the current one, and what it replaced is ``_retired``.
 
     def __init__(
         self,
@@ -93,6 +78,12 @@ class Session:
         version: str,
     ) -> None:
         self.link: Link | None = None
+        self._next: Link | None = None
+        self._retired: Link | None = None
+        self._due: Link | None = None  # to be left now
+        self._secret: str | None = None  # of the last link that was ready
+        self._final: Exception | None = None  # how a link ended beside which we tried another
+        self._news = asyncio.Event()  # a link ended, or is due
         self.failure: Exception | None = None
         self._target = target
         self._limits = limits
@@ -102,6 +93,7 @@ class Session:
         self._info = m.ClientInfo(instance, target.name, version)
         self._machine = Machine(State.CONNECTING, CONNECTION)
         self._number = 0
+        self._asking: Link | None = None  # whose auth is unanswered
         self._answered: asyncio.Future[None] | None = None
         self._reconnection = Reconnection(
             limits,
@@ -134,26 +126,38 @@ class Session:
         """
         try:
             while True:
-                error, by_us = await self._once()
+                self._number += 1
+                link = Link(self._number, self._target.dialect, self._limits, self, self._wall)
+                end = await self._open(link) or await self._keep(link)
                 if self.state is State.CLOSING:
                     return
-                self.failure = error
-                await self._reconnection.again(error, by_us=by_us, number=self._number)
+                if self._final is not None:
+                    raise self._final
+                if end is None:
+                    continue
+                self.failure, by_us = end
+                await self._reconnection.again(
+                    end[0], by_us=by_us, number=self._number, standing=self.link is not None
+                )
+                if self._final is not None:
+                    raise self._final
         finally:
             self._reconnection.stop()
+            self.abort()
 
     # ---- one link ----------------------------------------------------------------
 
-    async def _once(self) -> tuple[Exception, bool]:
-        """Make one attempt and see it through; return why it ended, and whether we ended it."""
-        self._number += 1
+    async def _open(self, link: Link) -> _End | None:
+        """Make one attempt; return why it failed, None if the link is ready."""
         target = self._target
         self._reconnection.begin(target.url)
-        link = Link(self._number, target.dialect, self._limits, self, self._wall)
         error: Exception
         try:
             token = await ask_token(target.token)
-            self.link = link
+            if self.link is None:
+                self.link = link
+            else:
+                self._next = link
             await link.open(
                 self._network,
                 target.url,
@@ -161,18 +165,43 @@ class Session:
                 ssl=target.ssl,
                 seconds=target.connect_timeout,
             )
+            if link is self._next:
+                await self._give_way(link)
             await self._authenticate(link, token)
-            error = await link.wait_ended()
+            return None
         except (EverwireError, OSError) as failure:
             error = failure
         except Exception as failure:
             logger.exception("link %d: failed unexpectedly", self._number)
             error = failure
-        finally:
-            ended, by_us = link.error, link.by_us
-            link.abort()
-            self.link = None
-        return error, by_us and error is ended
+        by_us = link.by_us and error is link.error
+        link.abort()
+        return error, by_us
+
+    async def _keep(self, link: Link) -> _End | None:
+        """Stay with a link; return why it ended, None if it is to be left first."""
+        while link.error is None and self._due is not link:
+            self._news.clear()
+            await self._news.wait()
+        if link.error is None:
+            return None
+        return link.error, link.by_us
+
+    async def _give_way(self, link: Link) -> None:
+        """Have the current link make room for ``link``, which is open.
+
+        Raises:
+            RequestTimeout: the server does not say hello on it.
+            ConnectionClosed: it ended.
+        """
+        await greeting(link, self._limits.auth_timeout)
+        old = self.link
+        if old is not None and old is not link:
+            old.held = True
+            self._owner.session_held(old)
+            await settle(old)
+        if link.error is not None:
+            raise link.error
 
     async def _authenticate(self, link: Link, token: str | None) -> None:
         """Make the link ready, or raise.
@@ -186,11 +215,16 @@ class Session:
         if not target.dialect.needs_auth and token is None and target.credentials is None:
             self._ready(link, None)
             return
-        self._to(State.AUTHENTICATING)
-        auth = m.Auth(link.next_id(), token, target.credentials, self._info)
-        self._owner.session_auth(link, auth)
-        answered = self._answered = asyncio.get_running_loop().create_future()
         seconds = self._limits.auth_timeout
+        auth = m.Auth(link.next_id(), token, target.credentials, self._info, self._secret)
+        if self.link is link:
+            self._to(State.AUTHENTICATING)
+        elif self.link is not None:
+            self.link.superseded = True
+            seconds /= 2  # the old one is held meanwhile
+        self._owner.session_auth(link, auth)
+        self._asking = link
+        answered = self._answered = asyncio.get_running_loop().create_future()
         link.ask(auth.id, link.encode(auth), self._auth_answered, link)
         try:
             async with asyncio.timeout(seconds):
@@ -202,7 +236,7 @@ class Session:
                 raise
             await self._prefer_close_code(link, error)
         finally:
-            self._answered = None
+            self._asking = self._answered = None
 
     async def _prefer_close_code(self, link: Link, error: RequestError) -> None:
         """A refusal is followed by a close code, which says more of what to do next."""
@@ -214,55 +248,112 @@ class Session:
 
     def _auth_answered(self, link: Link, answer: Answer) -> None:
         answered = self._answered
-        if answered is None or answered.done():
+        if answered is None or answered.done() or self.state is State.CLOSING:
             return
         if isinstance(answer, m.Response):
             self._ready(link, answer.payload)
-            answered.set_result(None)
+            if not answered.done():
+                answered.set_result(None)
         else:
             answered.set_exception(answer_error(answer))
 
     def _ready(self, link: Link, payload: Any) -> None:
+        old = self.link if self.link is not link else None
+        self.link, self._next, self._due = link, None, None
+        self._secret = None if link.hello is None else link.hello.connection
         self._reconnection.ready()
         link.start_heartbeat()
         self._to(State.READY)
-        self._owner.session_ready(link, payload)
+        if old is None:
+            self._owner.session_ready(link, payload)
+        else:
+            self._owner.session_moved(link, payload)
+            if self._retired is not None:
+                self._retired.abort()
+            self._retired = old
+            old.retire()
+        if link.notice is not None and self.link is link:
+            self._leave(link, link.notice)
 
     # ---- LinkOwner ---------------------------------------------------------------
 
     def link_message(self, link: Link, message: m.ChannelMessage, size: int) -> None:
-        self._owner.link_message(link, message, size)
+        if link is self.link:
+            self._owner.link_message(link, message, size)
 
     def link_pushed(self, link: Link, message: m.Message) -> None:
         if isinstance(message, m.Drain):
             self._drain(link, message)
-        else:
+        elif link is self.link or isinstance(message, (m.Command, m.Query)):
             self._owner.link_pushed(link, message)
 
     def link_writable(self, link: Link) -> None:
-        self._owner.link_writable(link)
+        if link is self.link:
+            self._owner.link_writable(link)
 
     def link_suspect(self, link: Link, suspect: bool) -> None:
+        if link is not self.link:
+            return
         if suspect and self.state is State.READY:
             self._to(State.SUSPECT)
         elif not suspect and self.state is State.SUSPECT:
             self._to(State.READY)
 
     def link_ended(self, link: Link, error: ConnectionClosed) -> None:
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_exception(error)
+        if link.superseded and error.code == CloseCode.REPLACED:
+            link.by_us = True  # we asked for it
+        if link is self._asking:
+            assert self._answered is not None
+            if not self._answered.done():
+                self._answered.set_exception(error)
+        if link is self._retired:
+            self._retired = None
+        elif link is self._next:
+            self._next = None
+            if self.link is not None and self.link.held and self.state is not State.CLOSING:
+                self.link.held = False
+                self._owner.session_released(self.link)
+        elif link is self.link:
+            self._lost(link, error)
+        self._news.set()
+
+    def _lost(self, link: Link, error: ConnectionClosed) -> None:
+        """The current link is gone; one that was to take its place goes on as any attempt."""
+        beside, self._next = self._next, None
+        self.link = beside
         self._owner.session_lost(error)
-        if self.state is not State.CLOSING:
+        if self.state is State.CLOSING:
+            return
+        if self.state is State.DRAINING and not link.by_us:
+            self._final = final_error(error)
+            if self._final is not None:
+                self._reconnection.hurry()
+                if beside is not None:
+                    beside.abort()
+        if beside is not None and beside is self._asking:
+            return  # ready, or lost, in a moment
+        if self.state is not State.CONNECTING:
             self._machine.to(State.CLOSED)
             self._to(State.CONNECTING)
 
     def _drain(self, link: Link, drain: m.Drain) -> None:
-        """The node is going: leave at the moment that it gave us, and come back at once."""
-        if self.state is not State.READY or self._reconnection.leaving_at is not None:
+        """The node is going: take another link at the moment that it gave us."""
+        if link.notice is not None:
             return
-        moment = self._reconnection.leave(drain.reconnect_in / 1000)
+        now = asyncio.get_running_loop().time()
+        link.notice = Notice(drain.reconnect_in / 1000, drain.close_in / 1000, now)
+        if link is self.link and self.state is State.READY:
+            self._leave(link, link.notice)
+
+    def _leave(self, link: Link, notice: Notice) -> None:
+        moment = self._reconnection.leave(notice.leave_in, notice.close_in)
         self._to(State.DRAINING)
-        asyncio.get_running_loop().call_at(moment, link.close, CloseCode.NORMAL, "draining")
+        asyncio.get_running_loop().call_at(moment, self._is_due, link)
+
+    def _is_due(self, link: Link) -> None:
+        if link is self.link:
+            self._due = link
+            self._news.set()
 
     # ---- ending --------------------------------------------------------------------
 
@@ -272,11 +363,19 @@ class Session:
         Takes at most ``close_timeout`` seconds. Cancelling leaves the link to be dropped.
         """
         self._to(State.CLOSING)
-        link = self.link
-        if link is not None:
+        links = [link for link in (self.link, self._next, self._retired) if link is not None]
+        for link in links:
             link.close(CloseCode.NORMAL)
+        for link in links:
             await link.wait_ended()
+
+    def abort(self) -> None:
+        """Drop whatever link there is."""
+        for link in (self._next, self.link, self._retired):
+            if link is not None:
+                link.abort()
 
     def ended(self) -> None:
         """There will be no other link."""
+        self.abort()
         self._to(State.CLOSED)

@@ -15,7 +15,8 @@ class ConnectionState(StrEnum):
     """A connection, on the server and on the client.
 
     ``READY`` means: authenticated, requests are served. ``SUSPECT`` means: silent for too
-    long, but perhaps by our own doing; one probe decides.
+    long, but perhaps by our own doing; one probe decides. ``DRAINING`` means: the node is
+    about to go, and the connection works until another one has taken its place.
     """
 
     CONNECTING = "connecting"
@@ -46,7 +47,7 @@ CONNECTION: Mapping[ConnectionState, frozenset[ConnectionState]] = {
     _C.AUTHENTICATING: frozenset({_C.READY, _C.CLOSING, _C.CLOSED}),
     _C.READY: frozenset({_C.SUSPECT, _C.DRAINING, _C.CLOSING, _C.CLOSED}),
     _C.SUSPECT: frozenset({_C.READY, _C.CLOSING, _C.CLOSED}),
-    _C.DRAINING: frozenset({_C.CLOSING, _C.CLOSED}),
+    _C.DRAINING: frozenset({_C.READY, _C.CLOSING, _C.CLOSED}),
     _C.CLOSING: frozenset({_C.CLOSED}),
     _C.CLOSED: frozenset({_C.CONNECTING}),
 }

@@ -198,7 +198,7 @@ class AsgiApp:
         await receive()  # websocket.connect
         offered = tuple(scope.get("subprotocols") or ())
         dialect = negotiate(offered)
-        if dialect is None or node.draining:
+        if dialect is None:
             await send({"type": "websocket.close", "code": int(CloseCode.TRY_AGAIN_LATER)})
             return
         await send({"type": "websocket.accept", "subprotocol": dialect.subprotocol})

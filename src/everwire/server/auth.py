@@ -99,9 +99,10 @@ async def _welcome(node: Node, connection: Connection, message: m.Auth, identity
     connection.ready(identity)
     if again:
         await subscribing.reauthorise(node, connection)
-    _replace(node, connection, message)
+    old = _replaced(node, connection, message)
     wanted = message.subscribe[: node.limits.subscribe_batch]
-    results, begun = await subscribing.subscribe(node, connection, wanted)
+    instead = None if old is None else old.id
+    results, begun = await subscribing.subscribe(node, connection, wanted, instead)
     expires = None
     if identity.expires is not None:
         expires = max(0, int((identity.expires - node.wall()) * 1000))
@@ -114,15 +115,17 @@ async def _welcome(node: Node, connection: Connection, message: m.Auth, identity
         },
     )
     subscribing.follow(node, connection, begun)
-
-
-def _replace(node: Node, connection: Connection, message: m.Auth) -> None:
-    """Close the connection whose place this one takes."""
-    if message.replaces is None:
-        return
-    old = node.connections.get(message.replaces)
-    if old is not None and old is not connection and _same_user(old, connection):
+    if old is not None and connection.state is ConnectionState.READY:
+        # Not before the new one has been answered: until then, the old one is all there is.
         old.close(CloseCode.REPLACED, "replaced by a newer connection")
+
+
+def _replaced(node: Node, connection: Connection, message: m.Auth) -> Connection | None:
+    """The connection whose place this one takes: it is known by its secret, and to its user."""
+    old = None if message.replaces is None else node.connections.get(message.replaces)
+    if old is None or old is connection or not _same_user(old, connection):
+        return None
+    return old
 
 
 def _same_user(one: Connection, other: Connection) -> bool:

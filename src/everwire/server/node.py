@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("everwire.server")
 
 _READY = ConnectionState.READY
+TIME_TO_MOVE = 5.0  # seconds that a drain leaves to the client that is told to go last
 SERVER_SCOPE = "\x00server"  # no user can have this name: ids of ours never meet theirs
 
 
@@ -119,12 +120,15 @@ class Node:
     async def drain(self, window: float, hasten: asyncio.Event | None = None) -> None:
         """Send the clients away, each at its own moment within ``window`` seconds.
 
-        Returns when all are gone, or were closed. Cancelling stops waiting.
+        The last of them is left time to move before the window ends. Returns when all are
+        gone, or were closed. Cancelling stops waiting.
         """
         self.draining = True
         close_in = int(window * 1000)
+        spread = window - min(window / 2, TIME_TO_MOVE)
         for connection in list(self.connections.values()):
-            connection.send(m.Drain(int(self.random.uniform(0, window * 0.8) * 1000), close_in))
+            reconnect_in = int(self.random.uniform(0, spread) * 1000)
+            connection.send(m.Drain(reconnect_in, close_in))
         await self._wait_empty(window, hasten)
         self._close_all(CloseCode.DRAINING, "the node is draining")
         await self._wait_empty(self.limits.close_timeout, hasten)

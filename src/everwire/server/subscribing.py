@@ -48,9 +48,12 @@ class Begun:
 
 
 async def subscribe(
-    node: Node, connection: Connection, requests: Sequence[m.ChannelRequest]
+    node: Node,
+    connection: Connection,
+    requests: Sequence[m.ChannelRequest],
+    instead: str | None = None,
 ) -> tuple[list[m.ChannelResult], list[Begun]]:
-    """Register subscriptions.
+    """Register subscriptions; whoever is present takes the place of the connection ``instead``.
 
     Returns:
         A result for each request, and what :func:`follow` takes once they were sent.
@@ -62,7 +65,7 @@ async def subscribe(
     held = 0
     for request in requests:
         try:
-            one = await _subscribe_one(node, connection, request)
+            one = await _subscribe_one(node, connection, request, instead)
         except RequestError as error:
             results.append(m.ChannelResult(request.channel, error=error_body(error)))
         except BrokerUnavailable as error:
@@ -97,7 +100,9 @@ async def subscribe(
     return results, begun
 
 
-async def _subscribe_one(node: Node, connection: Connection, request: m.ChannelRequest) -> Begun:
+async def _subscribe_one(
+    node: Node, connection: Connection, request: m.ChannelRequest, instead: str | None
+) -> Begun:
     name = request.channel
     granted = await node.access.ask(connection, name)
     if not granted.grant.subscribe:
@@ -136,7 +141,7 @@ async def _subscribe_one(node: Node, connection: Connection, request: m.ChannelR
     subscription.state = SubscriptionState.RECOVERING
     subscription.move(page.start)
     if granted.presence:
-        node.chores.add(lambda: _appear(node, connection, granted, subscription))
+        node.chores.add(lambda: _appear(node, connection, granted, subscription, instead))
     return Begun(subscription, page, request.position, request.presence and granted.presence)
 
 
@@ -149,13 +154,17 @@ def _drop(node: Node, connection: Connection, subscription: Subscription) -> Non
 
 
 async def _appear(
-    node: Node, connection: Connection, granted: Channelled, subscription: Subscription
+    node: Node,
+    connection: Connection,
+    granted: Channelled,
+    subscription: Subscription,
+    instead: str | None,
 ) -> None:
     if subscription.state is SubscriptionState.UNSUBSCRIBED:
         return
     info = granted.grant.info if granted.grant.info is not None else connection.identity.info
     member = m.Member(connection.id, connection.user, plain_data(info))
-    await node.broker.presence_add(granted.key, member, node.limits.presence_lease)
+    await node.broker.presence_add(granted.key, member, node.limits.presence_lease, instead)
 
 
 def follow(node: Node, connection: Connection, begun: Sequence[Begun]) -> None:
