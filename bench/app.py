@@ -9,8 +9,7 @@ from base64 import urlsafe_b64decode
 
 import msgspec
 
-from everwire import Everwire, Unauthorized
-from everwire.server.app import Grant, Identity
+from everwire import Everwire, Grant, Identity, Unauthorized
 
 SECRET = os.environ.get("BENCH_SECRET", "bench").encode()
 

@@ -200,16 +200,13 @@ def test_every_example_is_a_message(title: str, direction: str, text: str) -> No
 
 @pytest.mark.parametrize("title", sorted({title for title, _, _ in EXAMPLES}))
 def test_in_a_sequence_every_answer_answers_a_request(title: str) -> None:
-    asked: set[Any] = set()
-    answered: list[Any] = []
+    asked: set[tuple[str, Any]] = set()  # by which side: their ids are separate
     for _, direction, text in [one for one in EXAMPLES if one[0] == title]:
         message = dialect("json").decode(text.encode())
-        if direction == "C→S" and isinstance(message, m.REQUESTS):
-            asked.add(message.id)  # type: ignore[attr-defined]
+        if isinstance(message, m.REQUESTS):
+            asked.add((direction, message.id))  # type: ignore[attr-defined]
         elif isinstance(message, (m.Response, m.Error)):
-            assert message.request_id in asked
-            answered.append(message.request_id)
-    assert set(answered) <= asked
+            assert (direction[::-1], message.request_id) in asked
 
 
 # ---- every page -----------------------------------------------------------------------

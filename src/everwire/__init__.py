@@ -11,7 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client import Client, Gap, Message, Snapshot, SqliteOutbox, Undelivered
+    from .client import (
+        Client,
+        Gap,
+        Handlers,
+        Message,
+        Snapshot,
+        SqliteOutbox,
+        Stream,
+        Undelivered,
+    )
     from .client.connect import connect
     from .client.pings import CustomPing, JsonPing, NativePing
     from .client.reconnection import Failure, Retry, Stop
@@ -37,14 +46,16 @@ if TYPE_CHECKING:
         RequestError,
         RequestTimeout,
         StillQueued,
+        StreamInterrupted,
         Superseded,
         Unauthorized,
         Unavailable,
     )
     from .limits import ClientLimits, Limits
     from .protocol.messages import Position
-    from .server.app import Everwire, Grant, Identity
+    from .server.app import Everwire
     from .server.connection import Connection
+    from .server.rules import Grant, Identity
 
 __version__ = "0.1.0"
 
@@ -68,6 +79,7 @@ __all__ = [
     "Forbidden",
     "Gap",
     "Grant",
+    "Handlers",
     "HandshakeRefused",
     "Identity",
     "JsonPing",
@@ -88,6 +100,8 @@ __all__ = [
     "SqliteOutbox",
     "StillQueued",
     "Stop",
+    "Stream",
+    "StreamInterrupted",
     "Superseded",
     "Unauthorized",
     "Unavailable",
@@ -104,8 +118,9 @@ _HOMES = {
     "Everwire": ".server.app",
     "Failure": ".client.reconnection",
     "Gap": ".client",
-    "Grant": ".server.app",
-    "Identity": ".server.app",
+    "Grant": ".server.rules",
+    "Handlers": ".client",
+    "Identity": ".server.rules",
     "JsonPing": ".client.pings",
     "Limits": ".limits",
     "Message": ".client",
@@ -117,6 +132,7 @@ _HOMES = {
     "SocketStats": ".client.socket_hooks",
     "SqliteOutbox": ".client",
     "Stop": ".client.reconnection",
+    "Stream": ".client",
     "Undelivered": ".client",
     "connect": ".client",
 }

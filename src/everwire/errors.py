@@ -5,6 +5,7 @@
     * :exc:`ConnectionClosed`: the WebSocket is gone
         * :exc:`ClosedOK`: as agreed
         * :exc:`ClosedError`: otherwise
+            * :exc:`StreamInterrupted`: in the middle of a stream
     * :exc:`HandshakeRefused`: the server did not accept the WebSocket
     * :exc:`RequestError`: the server answered with an error
         * :exc:`Unauthorized`, :exc:`Forbidden`, :exc:`BadRequest`, :exc:`Unavailable`
@@ -51,6 +52,7 @@ __all__ = [
     "RequestError",
     "RequestTimeout",
     "StillQueued",
+    "StreamInterrupted",
     "Superseded",
     "Unauthorized",
     "Unavailable",
@@ -97,6 +99,21 @@ class ClosedOK(ConnectionClosed):
 
 class ClosedError(ConnectionClosed):
     """Closed otherwise."""
+
+
+class StreamInterrupted(ClosedError):
+    """The connection was lost in the middle of a stream, which is not begun anew by itself.
+
+    Attributes:
+        parts: how many parts of it had come; all of them were handed over before this.
+    """
+
+    def __init__(self, code: int, reason: str = "", *, parts: int = 0) -> None:
+        super().__init__(code, reason)
+        self.parts = parts
+
+    def __str__(self) -> str:
+        return f"the stream ended after {self.parts} parts: {super().__str__()}"
 
 
 class HandshakeRefused(EverwireError):

@@ -16,6 +16,7 @@ MiB = 1024 * KiB
 MAX_DEPTH = 32  # nesting of a payload: a deeper one is refused at the edge
 MAX_CHANNEL = 255  # bytes of a channel name
 MAX_ID = 128  # characters of a request or message id, or of an idempotency key
+STREAM_CREDIT = 16  # parts of a stream that may be sent before the first credit
 MAX_INTEGER = 2**53 - 1  # integers of the protocol itself: what every JSON reader holds exactly
 MAX_ATTEMPTS = 10  # attempts a minute after failures, for an endpoint and all of a process
 
@@ -45,6 +46,10 @@ class Limits:
     """subscriptions of a connection"""
     inflight: int = 256
     """requests being worked on for a connection; at the limit the node stops reading from it"""
+    streams: int = 64
+    """streams being sent to a connection; beyond: ``rate_limited``"""
+    asked: int = 64
+    """requests of the server that a connection has not answered; beyond: ``unavailable``"""
     strikes: int = 10
     """bad messages a minute; the next one closes with 4400"""
     messages: int = 100_000
@@ -113,6 +118,7 @@ class Limits:
             "auth": self.auth,
             "elements": self.elements,
             "inflight": self.inflight,
+            "streams": self.streams,
             "subscriptions": self.subscriptions,
             "subscribeBatch": self.subscribe_batch,
             "dedupeWindow": int(self.dedupe_window * 1000),
@@ -181,6 +187,10 @@ class ClientLimits:
     """bytes of them; beyond either the subscription goes on from its position"""
     queued_bytes: int = 64 * MiB
     """bytes of all subscriptions; beyond, the largest one goes on from its position"""
+    stream_bytes: int = 1 * MiB
+    """bytes of a stream that the application has not taken yet, after its first 16 parts"""
+    handlers: int = 64
+    """handlers of the application that run at a time; beyond: ``unavailable``"""
     message: int = 1 * MiB
     """a message, until the server's ``hello`` says otherwise"""
     subscribe_batch: int = 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -251,9 +252,10 @@ def test_the_time_left_goes_over_the_wire_and_shrinks() -> None:
     play(scenario)
 
 
-def test_cancelling_tells_the_server() -> None:
+@pytest.mark.parametrize("dialect", ["msgpack", "json"])
+def test_cancelling_reaches_the_handler(dialect: str) -> None:
     async def scenario() -> None:
-        async with node_world(declare) as world, world.client() as client:
+        async with node_world(declare) as world, world.client(dialect=dialect) as client:
             asking = asyncio.get_running_loop().create_task(client.query("slow", {"seconds": 9}))
             await asyncio.sleep(1)
             asking.cancel()
@@ -262,6 +264,79 @@ def test_cancelling_tells_the_server() -> None:
             await asyncio.sleep(1)
             assert RUNS == [9, "cancelled"]
             assert await client.query("double", {"n": 1}) == 2
+
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    await client.query("slow", {"seconds": 8})
+            await asyncio.sleep(1)
+            assert RUNS == [9, "cancelled", 8, "cancelled"]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("dialect", ["msgpack", "json"])
+def test_cancelling_stops_a_command_without_a_key_and_leaves_one_with_a_key_to_its_end(
+    dialect: str,
+) -> None:
+    async def scenario() -> None:
+        ends: list[str] = []
+
+        def with_command(wire: Everwire) -> None:
+            @wire.command
+            async def work(conn: Connection, name: str) -> str:
+                try:
+                    await asyncio.sleep(5)
+                except asyncio.CancelledError:
+                    ends.append(f"{name} stopped")
+                    raise
+                ends.append(f"{name} done")
+                return name
+
+        async with node_world(with_command) as world, world.client(dialect=dialect) as client:
+            for name in ("bare", "keyed"):
+                key: Any = "k" if name == "keyed" else False
+                call = client.command("work", {"name": name}, key=key)
+                asking = asyncio.get_running_loop().create_task(call)
+                await asyncio.sleep(1)
+                asking.cancel()
+                await asyncio.wait([asking])
+            await asyncio.sleep(0.1)
+            assert ends == ["bare stopped"]
+            await asyncio.sleep(10)
+            assert ends == ["bare stopped", "keyed done"]
+            assert await client.command("work", {"name": "keyed"}, key="k") == "keyed"
+            assert ends == ["bare stopped", "keyed done"]
+
+    play(scenario)
+
+
+def test_late_answers_are_dropped_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def scenario() -> None:
+        network = Network()
+        asked: list[m.Query] = []
+
+        def handle(peer: Peer, message: m.Message) -> None:
+            if isinstance(message, m.Query):
+                asked.append(message)
+            elif isinstance(message, m.Cancel):
+                peer.send(m.Response(message.id, "late"), m.Error(message.id, 103, "cancelled", ""))
+            else:
+                welcome(peer, message)
+
+        Script(network, handle)
+        async with client_to(network) as client:
+            for _ in range(200):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await client.query("q")
+            assert len(asked) == 200
+            assert not caplog.records
+            link = client._core.session.link
+            assert link is not None
+            assert not link._waiting
+            assert not client._core.calls
 
     play(scenario)
 
@@ -355,7 +430,7 @@ def test_events_go_both_ways_and_wait_for_a_connection() -> None:
     play(scenario)
 
 
-def test_what_the_server_asks_is_answered_with_an_error() -> None:
+def test_what_the_server_asks_and_nobody_serves_is_answered_with_an_error() -> None:
     async def scenario() -> None:
         network = Network()
         script = Script(network)

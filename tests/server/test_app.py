@@ -8,7 +8,7 @@ import pytest
 
 from everwire import BadRequest, Connection, Everwire, Grant
 from everwire.errors import ConfigError
-from everwire.server.handlers import Handler
+from everwire.handling.handlers import Handler
 
 
 def test_a_channel_handler_takes_the_connection_and_the_patterns_parameters() -> None:

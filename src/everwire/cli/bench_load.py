@@ -18,13 +18,13 @@ from typing import Any
 
 from .. import __version__
 from ..client.link import Link
-from ..client.requests import answer_error
 from ..client.session import Session, Target
 from ..codes import CloseCode
 from ..errors import ClosedOK, ConnectionClosed, EverwireError, RequestError
 from ..limits import ClientLimits
 from ..net.transport import Network
 from ..protocol import messages as m
+from ..protocol.answers import answer_error
 from ..protocol.states import ConnectionState
 from .bench_histogram import Histogram
 
@@ -170,6 +170,9 @@ class Peer:
             name = CloseCode(code).name.lower() if code in CloseCode._value2member_map_ else ""
             self._load.closes[f"{code} {name}".rstrip()] += 1
         self._link = None
+
+    def session_retired(self, error: ConnectionClosed) -> None:
+        """Nothing was left on it that matters here."""
 
     def session_held(self, link: Link) -> None:
         # What comes on this link from now on comes on the next one, too.

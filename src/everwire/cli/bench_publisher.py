@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from ..client.link import Answer, Link
-from ..client.requests import answer_error
 from ..protocol import messages as m
+from ..protocol.answers import answer_error
 from .bench_check import Numbers
 from .bench_load import Load, Peer
 

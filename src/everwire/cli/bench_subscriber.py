@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from ..client.link import Answer, Link
-from ..client.requests import answer_error
 from ..errors import ConnectionClosed, request_error
 from ..protocol import messages as m
+from ..protocol.answers import answer_error
 from ..protocol.messages import Position
 from .bench_check import Checker
 from .bench_load import Load, Peer

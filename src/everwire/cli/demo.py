@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from ..server.app import Everwire, Grant, Identity
+from ..server.app import Everwire
 from ..server.connection import Connection
+from ..server.rules import Grant, Identity
 from .options import ServerOptions, server_options
 
 

@@ -3,6 +3,7 @@
 An application uses :func:`connect` and what it returns. The layers, each useful alone:
 :mod:`.link` (one connection, no retry), :mod:`.session` (one after the other),
 :mod:`.outbox`, :mod:`.requests`, :mod:`.subscription` (what outlives a connection),
+:mod:`.streams`, :mod:`.handlers` (what does not),
 :mod:`.client` (all of it together).
 """
 
@@ -15,10 +16,12 @@ from .builtin import ChannelPresence
 from .client import Client
 from .connect import connect
 from .entry import Ack
+from .handlers import Handlers
 from .items import Gap, Message, Snapshot
 from .overflow import Overflow
 from .records import SqliteOutbox
 from .stats import Stats
+from .streams import Stream
 from .subscription import StatefulSubscription, Subscription
 from .undelivered import Undelivered
 
@@ -29,6 +32,7 @@ __all__ = [
     "ClientLimits",
     "ConnectionState",
     "Gap",
+    "Handlers",
     "Member",
     "Message",
     "Overflow",
@@ -37,6 +41,7 @@ __all__ = [
     "SqliteOutbox",
     "StatefulSubscription",
     "Stats",
+    "Stream",
     "Subscription",
     "SubscriptionState",
     "Undelivered",

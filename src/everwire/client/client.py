@@ -4,32 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self
 
-from ..codes import ErrorCode
-from ..errors import RequestError
 from ..limits import ClientLimits
 from ..net.transport import Network
-from ..protocol import messages as m
-from ..protocol.data import plain_data
 from ..protocol.messages import Position
 from ..protocol.states import ConnectionState
+from .calling import Caller
 from .channels import Channels
 from .core import Core
+from .handlers import Handlers
 from .overflow import Overflow
 from .publishing import Publishing
 from .records import SqliteOutbox
-from .requests import convert_result
 from .session import Target
 from .stats import Stats
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-T = TypeVar("T")
 
-
-class Client(Channels, Publishing):
+class Client(Caller, Channels, Publishing):
     """A connection that stays; made by :func:`everwire.connect`."""
 
     def __init__(
@@ -43,8 +38,10 @@ class Client(Channels, Publishing):
         timeout: float,
         overflow: Overflow | None,
         outbox: SqliteOutbox | None,
+        handlers: Handlers | None,
     ) -> None:
         self._core = Core(
+            self,
             target,
             limits,
             network=network,
@@ -53,6 +50,7 @@ class Client(Channels, Publishing):
             timeout=timeout,
             overflow=overflow,
             outbox=outbox,
+            handlers=handlers or Handlers(),
         )
 
     # ---- life ------------------------------------------------------------------
@@ -107,7 +105,10 @@ class Client(Channels, Publishing):
 
     @property
     def on_event(self) -> Callable[[str, Any], None] | None:
-        """Is called with the name and the data of each event of the server."""
+        """Is called with the name and the data of each event of the server.
+
+        For events of a name there are handlers, too: ``connect(handlers=…)``.
+        """
         return self._core.on_event
 
     @on_event.setter
@@ -133,131 +134,6 @@ class Client(Channels, Publishing):
         if link is not None:
             link.abort(reason="dropped by the application")
 
-    # ---- requests ------------------------------------------------------------------
-
-    @overload
-    async def query(
-        self,
-        name: str,
-        payload: Any = None,
-        *,
-        type: type[T],
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> T: ...
-
-    @overload
-    async def query(
-        self,
-        name: str,
-        payload: Any = None,
-        *,
-        type: Any = None,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> Any: ...
-
-    async def query(
-        self,
-        name: str,
-        payload: Any = None,
-        *,
-        type: Any = None,  # noqa: A002  # reads best at the call
-        timeout: float | None = None,  # noqa: ASYNC109  # it goes over the wire as well
-    ) -> Any:
-        """Ask for something that changes nothing. Sent again once if the connection drops.
-
-        Args:
-            name: of the query.
-            payload: its parameters.
-            type: what to turn the answer into: anything that msgspec understands.
-            timeout: seconds until the answer; the default is ``request_timeout``.
-
-        Cancelling cancels the handler on the server.
-
-        Raises:
-            RequestError: the server refuses, as :exc:`Forbidden`.
-            RequestTimeout: no answer in time.
-            BadData: the answer is no ``type``, or the payload cannot be put on the wire.
-            ConnectionClosed: two connections were lost with it, or the client ended.
-        """
-        self._core.check()
-        result = await self._core.calls.run("query", name, payload, timeout=timeout)
-        return convert_result(result, type, f"query {name!r}")
-
-    @overload
-    async def command(
-        self,
-        name: str,
-        payload: Any = None,
-        *,
-        type: type[T],
-        timeout: float | None = None,  # noqa: ASYNC109
-        key: str | Literal[False] | None = None,
-    ) -> T: ...
-
-    @overload
-    async def command(
-        self,
-        name: str,
-        payload: Any = None,
-        *,
-        type: Any = None,
-        timeout: float | None = None,  # noqa: ASYNC109
-        key: str | Literal[False] | None = None,
-    ) -> Any: ...
-
-    async def command(
-        self,
-        name: str,
-        payload: Any = None,
-        *,
-        type: Any = None,  # noqa: A002  # reads best at the call
-        timeout: float | None = None,  # noqa: ASYNC109  # it goes over the wire as well
-        key: str | Literal[False] | None = None,
-    ) -> Any:
-        """Have something done, once: a retry after a drop carries the same key.
-
-        Args:
-            name: of the command.
-            payload: its parameters.
-            type: what to turn the answer into: anything that msgspec understands.
-            timeout: seconds until the answer; the default is ``request_timeout``.
-            key: two commands of a user with the same name and key are one; None takes a
-                new key, False sends none: then it is not retried.
-
-        Cancelling asks the server to cancel; the command may have run.
-
-        Raises:
-            RequestError: the server refuses; ``outcome`` says whether it may have run.
-            NotSent: there was no connection in time.
-            DeliveryUnknown: sent, and no answer in time: it may have run.
-            BadData: the answer is no ``type``, or the payload cannot be put on the wire.
-            ConnectionClosed: the client had ended.
-        """
-        self._core.check()
-        chosen = None if key is False else key or self._core.calls.new_key()
-        result = await self._core.calls.run("command", name, payload, key=chosen, timeout=timeout)
-        return convert_result(result, type, f"command {name!r}")
-
-    async def event(self, name: str, data: Any = None) -> None:
-        """Send an event: not answered, and lost if the connection is just being lost.
-
-        Waits for a connection that takes more, at most ``request_timeout`` seconds. Cancelling
-        before that sends nothing.
-
-        Raises:
-            NotSent: there was no connection in time, or the server does not read.
-            BadData: the data cannot be put on the wire.
-            RequestError: too big.
-            ConnectionClosed: the client ended.
-        """
-        self._core.check()
-        message = m.Event(name, plain_data(data))
-        link = await self._core.ready_link()
-        encoded = link.encode(message)
-        if len(encoded) > link.message_limit:
-            raise RequestError(f"event {name!r} is too big", code=ErrorCode.TOO_BIG)
-        link.send_bytes(encoded)
-
     # ---- what it is like ---------------------------------------------------------
 
     @property
@@ -274,5 +150,5 @@ class Client(Channels, Publishing):
         return (
             f"<Client {self._core.url} {self.state} links={self._core.session.number} "
             f"subscriptions={len(self._core.subscriptions)} outbox={len(self._core.publisher.outbox)} "
-            f"calls={len(self._core.calls)}>"
+            f"calls={len(self._core.calls)} streams={len(self._core.streams)}>"
         )

@@ -15,6 +15,7 @@ from ..net.attempts import Attempts
 from ..net.transport import Network, not_a_url
 from ..protocol.dialects import dialect as find_dialect
 from .client import Client
+from .handlers import Handlers
 from .overflow import Overflow, checked_overflow
 from .provider import Token
 from .records import SqliteOutbox
@@ -30,6 +31,7 @@ def connect(
     name: str = "",
     headers: Mapping[str, str] | None = None,
     ssl: Any = None,
+    handlers: Handlers | None = None,
     limits: ClientLimits | None = None,
     network: Network | None = None,
     random: Random | None = None,
@@ -54,6 +56,7 @@ def connect(
         name: what the server's logs call this client.
         headers: more headers for the handshake.
         ssl: an ``ssl.SSLContext``, for ``wss``.
+        handlers: what the client does for the server; see :class:`everwire.Handlers`.
         limits: sizes, counts and durations; see :class:`everwire.limits.ClientLimits`.
         network: where WebSockets come from; the default is the real network.
         random: where chance comes from: jitter and ids.
@@ -99,6 +102,7 @@ def connect(
         timeout=timeout,
         overflow=checked_overflow(overflow),
         outbox=outbox,
+        handlers=handlers,
     )
 
 

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..codes import CloseCode, ErrorCode
+from ..codes import CloseCode
 from ..errors import (
     ClosedError,
     ClosedOK,
@@ -26,6 +26,7 @@ from ..net.transport import Network, public_url
 from ..protocol import messages as m
 from ..protocol.messages import Position
 from ..protocol.states import ConnectionState
+from .handlers import Answering, Handlers
 from .hooks import call_hook
 from .link import Link
 from .overflow import Overflow
@@ -35,6 +36,10 @@ from .records import SqliteOutbox
 from .requests import Calls
 from .session import Session, Target
 from .stats import Counters
+from .streams import Streams
+
+if TYPE_CHECKING:
+    from .client import Client
 
 logger = logging.getLogger("everwire.client")
 
@@ -50,6 +55,7 @@ class Core:
 
     def __init__(
         self,
+        client: Client,
         target: Target,
         limits: ClientLimits,
         *,
@@ -59,6 +65,7 @@ class Core:
         timeout: float,
         overflow: Overflow | None,
         outbox: SqliteOutbox | None,
+        handlers: Handlers,
     ) -> None:
         self.on_state: Callable[[ConnectionState], None] | None = None
         self.on_event: Callable[[str, Any], None] | None = None
@@ -76,6 +83,8 @@ class Core:
             durable=outbox,
         )
         self.calls = Calls(limits, random=random)
+        self.streams = Streams(limits)
+        self.answering = Answering(client, handlers, limits)
         self.subscriptions = Reconciler(target.dialect, limits, self.counters, random=random)
         self.session = Session(
             target,
@@ -102,6 +111,11 @@ class Core:
     def url(self) -> str:
         """Where it connects to, without what may be secret."""
         return public_url(self._target.url)
+
+    @property
+    def acknowledges(self) -> bool:
+        """Whether the dialect has more than order; see :class:`everwire.protocol.dialects`."""
+        return self._target.dialect.acknowledges
 
     def check(self) -> None:
         """Raise unless something may be begun."""
@@ -162,6 +176,7 @@ class Core:
             await self._closed.wait()
             return
         self._closing = True
+        self.answering.release()
         try:
             if self._end is None and self._opened is not None:
                 try:
@@ -182,6 +197,7 @@ class Core:
         self._finish(ClosedOK(CloseCode.NORMAL, "the client was closed"))
         try:
             await self._tasks.wait_closed()
+            await self.answering.stop()
             await self._end_callbacks()
         finally:
             try:
@@ -210,6 +226,7 @@ class Core:
         self.session.abort()
         self.publisher.end(error)
         self.calls.end(error)
+        self.streams.end(error)
         self.subscriptions.end(error)
         self._news.set()
         self.session.ended()
@@ -244,10 +261,11 @@ class Core:
                 call_hook(self.on_subscribed, message.channel, start)
             case m.Event():
                 call_hook(self.on_event, message.name, message.data)
+                self.answering.event(link, message)
             case m.Command() | m.Query():
-                text = "this client answers no requests"
-                code = ErrorCode.UNKNOWN_TYPE
-                link.send(m.Error(message.id, code, code.wire_name, text))
+                self.answering.asked(link, message)
+            case m.Cancel():
+                self.answering.cancel(link, message)
             case m.Error():
                 logger.warning("the server: %s (%d)", message.message, message.code)
             case _:
@@ -259,7 +277,7 @@ class Core:
         self._news.set()
 
     def session_auth(self, link: Link, auth: m.Auth) -> None:
-        if self._target.dialect.acknowledges:
+        if self.acknowledges:
             moving = link is not self.session.link
             size = len(link.encode(auth))
             auth.subscribe = self.subscriptions.first_batch(size, moving=moving)
@@ -280,6 +298,12 @@ class Core:
         self.subscriptions.lost()
         self.publisher.lost()
         self.calls.lost(error)
+        self.streams.lost(error)
+        self.answering.lost()
+
+    def session_retired(self, error: ConnectionClosed) -> None:
+        self.streams.lost(error)
+        self.answering.lost()
 
     def session_held(self, link: Link) -> None:
         self._ready_link = None

@@ -64,6 +64,8 @@ class Link(RawLink):
         held: nothing new is to be asked on it; what was asked is still answered.
         notice: the server's word that it is to be left.
         superseded: the server was asked to close it for another.
+        clock_offset: seconds by which the server's clock is ahead of ours.
+        answer_size: bytes of the answer that is being handed over.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class Link(RawLink):
         self.subscribe_batch = limits.subscribe_batch
         self.window = DEFAULTS.inflight
         self.dedupe_window = DEFAULTS.dedupe_window
+        self.clock_offset = 0.0
+        self.answer_size = 0
         self._limits = limits
         self._owner = owner
         self.held = False
@@ -257,6 +261,7 @@ class Link(RawLink):
             if isinstance(message, m.ChannelMessage):
                 self._owner.link_message(self, message, len(payload))
             elif isinstance(message, (m.Response, m.Error)):
+                self.answer_size = len(payload)
                 self._answer(message)
             elif isinstance(message, m.Ping):
                 self.send(m.Pong(message.time))
@@ -276,6 +281,8 @@ class Link(RawLink):
     def _greeted(self, hello: m.Hello) -> None:
         self.hello = hello
         self._news.set()
+        if hello.time:
+            self.clock_offset = hello.time / 1000 - self._wall()
         announced = hello.limits.get
         self.message_limit = announced("message", self.message_limit)
         batch = announced("subscribeBatch", self.subscribe_batch)

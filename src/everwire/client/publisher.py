@@ -18,6 +18,7 @@ from ..instrumentation import LimitedLog
 from ..limits import ClientLimits
 from ..net.backoff import Backoff
 from ..protocol import messages as m
+from ..protocol.answers import answer_error
 from ..protocol.channels import check_channel
 from ..protocol.data import plain_data
 from ..protocol.dialects import Dialect
@@ -28,7 +29,6 @@ from .link import Answer, Link
 from .outbox import Lane, Outbox
 from .overflow import Overflow, checked_overflow
 from .records import SqliteOutbox
-from .requests import answer_error
 from .stats import Counters
 from .undelivered import Undelivered
 

@@ -6,61 +6,28 @@ import asyncio
 from random import Random
 from typing import Any, Literal
 
-import msgspec
-
-from ..codes import ERRORS, ErrorCode
+from ..codes import ErrorCode
 from ..errors import (
-    BadData,
     ClosedError,
     ConnectionClosed,
     DeliveryUnknown,
     NotSent,
     RequestError,
     RequestTimeout,
-    request_error,
 )
 from ..limits import MAX_INTEGER, ClientLimits
 from ..protocol import messages as m
+from ..protocol.answers import answer_error
 from ..protocol.data import plain_data
 from .link import Answer, Link
 
 QUERY_RESENDS = 1  # links that a query may lose
 
 
-def answer_error(answer: m.Error) -> RequestError:
-    """Make the exception for an error that the server answered with."""
-    temporary = answer.temporary
-    if answer.name == "error" and answer.code in ErrorCode._value2member_map_:
-        # The plain dialect carries the code alone.
-        temporary = ERRORS[ErrorCode(answer.code)].temporary
-    return request_error(
-        answer.code,
-        answer.message,
-        temporary=temporary,
-        outcome=answer.outcome,
-        retry_after=None if answer.retry_after is None else answer.retry_after / 1000,
-        details=answer.details,
-    )
-
-
 def error_body(answer: m.Error) -> m.ErrorBody:
     """The same for one channel of a request that failed as a whole."""
     error = answer_error(answer)
     return m.ErrorBody(error.code, answer.name, error.message, error.temporary, answer.retry_after)
-
-
-def convert_result(payload: Any, kind: Any, what: str) -> Any:
-    """Turn a payload into ``kind``.
-
-    Raises:
-        BadData: it is not one; the text names the place.
-    """
-    if kind is None:
-        return payload
-    try:
-        return msgspec.convert(payload, kind, str_keys=True)
-    except msgspec.ValidationError as error:
-        raise BadData(f"the answer to {what} is no {kind!r}: {error}") from None
 
 
 class Call:

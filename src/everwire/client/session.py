@@ -24,13 +24,13 @@ from ..errors import (
 from ..limits import ClientLimits
 from ..net.transport import Network
 from ..protocol import messages as m
+from ..protocol.answers import answer_error
 from ..protocol.dialects import Dialect
 from ..protocol.states import CONNECTION, ConnectionState as State, Machine
 from .handover import Notice, greeting, settle
 from .link import Answer, Link
 from .provider import Token, ask_token
 from .reconnection import Reconnection
-from .requests import answer_error
 from .session_owner import SessionOwner
 from .verdict import final_error
 
@@ -284,7 +284,7 @@ class Session:
     def link_pushed(self, link: Link, message: m.Message) -> None:
         if isinstance(message, m.Drain):
             self._drain(link, message)
-        elif link is self.link or isinstance(message, (m.Command, m.Query)):
+        elif link is self.link or isinstance(message, (m.Command, m.Query, m.Cancel)):
             self._owner.link_pushed(link, message)
 
     def link_writable(self, link: Link) -> None:
@@ -308,6 +308,7 @@ class Session:
                 self._answered.set_exception(error)
         if link is self._retired:
             self._retired = None
+            self._owner.session_retired(error)
         elif link is self._next:
             self._next = None
             if self.link is not None and self.link.held and self.state is not State.CLOSING:

@@ -31,6 +31,9 @@ class SessionOwner(Protocol):
     def session_lost(self, error: ConnectionClosed) -> None:
         """The link is gone."""
 
+    def session_retired(self, error: ConnectionClosed) -> None:
+        """The link that was moved away from is gone."""
+
     def session_held(self, link: Link) -> None:
         """Nothing new is to be asked on the link: another is about to take its place."""
 

@@ -12,7 +12,7 @@ from ..brokers.base import ChannelOptions
 from ..codes import ErrorCode
 from ..errors import BadData, BadRequest, RequestError
 from ..protocol.channels import channel_key, check_channel
-from .app import ChannelRule, Grant
+from .rules import ChannelRule, Grant
 
 if TYPE_CHECKING:
     from .connection import Connection

@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from time import time
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..brokers import Broker, open_broker
 from ..brokers.base import ChannelOptions, Page
 from ..errors import ConfigError
 from ..from_thread import awaitable_only
+from ..handling.handlers import Handler, declare
 from ..limits import Limits
 from ..protocol.channels import ChannelPattern
 from ..protocol.messages import Member, Position
-from .handlers import Handler, check_parameters
+from . import asking
+from .handlers import check_parameters
+from .rules import ChannelRule, Grant, Handlers
 
 if TYPE_CHECKING:
     from .asgi import AsgiApp
+    from .connection import Connection
     from .native.tls import Tls
     from .node import Node
     from .running import Server
@@ -29,51 +30,7 @@ if TYPE_CHECKING:
 AUTHENTICATE = ("token", "credentials", "headers", "remote")
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """Who a connection is. Returned by an ``authenticate`` handler.
-
-    Attributes:
-        user: the user's name; connections of one user share message ids and limits.
-        info: shown to others in presence; any data.
-        tenant: channels, users and ids of different tenants never meet.
-        expires: when this ends, in seconds since 1970, or None.
-    """
-
-    user: str = ""
-    info: Any = None
-    tenant: str = ""
-    expires: float | None = None
-
-
-class Grant(msgspec.Struct, frozen=True):
-    """What a connection may do with a channel. Returned by a ``channel`` handler."""
-
-    publish: bool = False
-    subscribe: bool = True
-    info: Any = None
-    """shown in the channel's presence, instead of the identity's"""
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelRule:
-    """A pattern of channels, and what holds for those that fit."""
-
-    pattern: ChannelPattern
-    options: ChannelOptions
-    presence: bool
-    handler: Handler | None
-    grant: Grant | None
-
-
-@dataclass(slots=True)
-class _Handlers:
-    authenticate: Callable[..., Any] | None = None
-    rules: list[ChannelRule] = field(default_factory=list)
-    queries: dict[str, Handler] = field(default_factory=dict)
-    commands: dict[str, Handler] = field(default_factory=dict)
-    events: dict[str, Handler] = field(default_factory=dict)
+T = TypeVar("T")
 
 
 class Everwire:
@@ -104,7 +61,7 @@ class Everwire:
         self.limits = limits or Limits()
         self.allow_anonymous = allow_anonymous
         self.wall = wall
-        self.handlers = _Handlers()
+        self.handlers = Handlers()
         self._broker = broker
         if isinstance(broker, str):
             open_broker(broker, self.limits)  # an unknown one is refused here, not at start
@@ -180,24 +137,20 @@ class Everwire:
         return declare
 
     def query(self, function: F) -> F:
-        """Declare a query: safe to repeat; answered with what the function returns."""
-        return self._declare(self.handlers.queries, function)
+        """Declare a query: safe to repeat; answered with what the function returns.
+
+        What an async generator yields is sent item by item, as fast as the client takes
+        it: see :meth:`everwire.Client.stream`. It is closed when nobody listens any more.
+        """
+        return declare(self.handlers.queries, function, may_stream=True)
 
     def command(self, function: F) -> F:
         """Declare a command: runs once for its key, however often it is sent."""
-        return self._declare(self.handlers.commands, function)
+        return declare(self.handlers.commands, function)
 
     def event(self, function: F) -> F:
         """Declare what happens on an event: it is not answered."""
-        return self._declare(self.handlers.events, function)
-
-    @staticmethod
-    def _declare(table: dict[str, Handler], function: F) -> F:
-        name = function.__name__
-        if name in table:
-            raise ConfigError(f"{name!r} is declared twice")
-        table[name] = Handler(name, function)
-        return function
+        return declare(self.handlers.events, function)
 
     # ---- what a user calls -------------------------------------------------------
 
@@ -259,6 +212,76 @@ class Everwire:
             BrokerUnavailable: the broker does not answer.
         """
         return (await self._here().presence(channel))[0]
+
+    @overload
+    async def request(
+        self,
+        target: str | Connection,
+        name: str,
+        payload: Any = None,
+        *,
+        kind: asking.Kind = "query",
+        type: type[T],
+        timeout: float | None = None,  # noqa: ASYNC109
+        tenant: str = "",
+    ) -> T: ...
+
+    @overload
+    async def request(
+        self,
+        target: str | Connection,
+        name: str,
+        payload: Any = None,
+        *,
+        kind: asking.Kind = "query",
+        type: Any = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+        tenant: str = "",
+    ) -> Any: ...
+
+    @awaitable_only
+    async def request(
+        self,
+        target: str | Connection,
+        name: str,
+        payload: Any = None,
+        *,
+        kind: asking.Kind = "query",
+        type: Any = None,  # noqa: A002  # as the client's own
+        timeout: float | None = None,  # noqa: ASYNC109  # it goes over the wire as well
+        tenant: str = "",
+    ) -> Any:
+        """Ask a user, or the client of one connection; return the answer.
+
+        A query to a user goes to all connections that the user has to this node, and the
+        first answer wins; a command needs exactly one. Each is tried once.
+
+        Args:
+            target: the user's name, or a connection.
+            name: of the query or command, as the client's ``Handlers`` declare it.
+            payload: its parameters.
+            kind: ``"query"``, which changes nothing, or ``"command"``.
+            type: what to turn the answer into: anything that msgspec understands.
+            timeout: seconds until the answer; the default is ``request_timeout``.
+            tenant: the user's.
+
+        Cancelling cancels the clients' handlers; a command may have run.
+
+        Raises:
+            RequestError: the client refuses, or serves no such request; a user has no
+                connection (``unavailable``), or not exactly one (``ambiguous_target``).
+            RequestTimeout: no answer to a query in time.
+            ClosedError: the connection was lost before a query was answered.
+            DeliveryUnknown: either of them, for a command: it may have run.
+            NotSent: the connection is not open.
+            BadData: the answer is no ``type``, or the payload cannot be put on the wire.
+        """
+        node = self._here()
+        seconds = self.limits.request_timeout if timeout is None else timeout
+        if not isinstance(target, str):
+            return await asking.ask([target], seconds, kind, name, payload, type)
+        user = (tenant, target)
+        return await asking.ask_user(node, user, seconds, kind, name, payload, type)
 
     # ---- running -------------------------------------------------------------------
 

@@ -13,11 +13,11 @@ from . import subscribing
 from .handlers import call_flexibly, checked
 
 if TYPE_CHECKING:
-    from .app import Identity
     from .connection import Connection
     from .node import Node
+    from .rules import Identity
 
-FEATURES = ("history", "presence", "recovery", "idempotency")
+FEATURES = ["history", "presence", "recovery", "idempotency", "streams", "requests"]
 TOKEN_OFFER = "everwire.token."  # a subprotocol that carries a token, for browsers
 
 

@@ -20,13 +20,15 @@ from ..protocol import messages as m
 from ..protocol.dialects import BadMessage, Dialect, wire_for
 from ..protocol.messages import error_message
 from ..protocol.states import CONNECTION, ConnectionState, check_way
+from .asking import Askable, Asked
 from .liveness import Liveness
 
 if TYPE_CHECKING:
     from .access import Channelled
-    from .app import Identity
     from .node import Node
     from .publishing import Publishing
+    from .rules import Identity
+    from .streams import Stream
 
 STRIKE_WINDOW = 60.0
 
@@ -46,7 +48,7 @@ def public_id(secret: str) -> str:
     return blake2b(secret.encode(), digest_size=9).hexdigest()
 
 
-class Connection(Liveness):
+class Connection(Liveness, Askable):
     """A client's connection, given to handlers as their first argument.
 
     Attributes:
@@ -59,10 +61,11 @@ class Connection(Liveness):
 
     __slots__ = (
         "_id", "_second", "_serial", "_strikes", "_strikes_since", "_writable",
-        "auth_in_flight", "backlog", "behind", "came", "catching_up", "channels", "dialect",
-        "handshake", "held_reading", "identity", "inflight", "instance", "node", "opcode",
-        "operations", "out", "paused", "presence_missed", "publishing", "remote", "secret",
-        "state", "subscriptions", "transport", "uncancellable", "wire", "write",
+        "asked", "auth_in_flight", "backlog", "behind", "came", "catching_up", "channels",
+        "dialect", "handshake", "held_reading", "identity", "inflight", "instance", "node",
+        "opcode", "operations", "out", "paused", "presence_missed", "publishing", "remote",
+        "secret", "state", "streams", "subscriptions", "transport", "uncancellable", "wire",
+        "write",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +99,9 @@ class Connection(Liveness):
         self.inflight: dict[m.RequestId, asyncio.Task[None] | None] = NOTHING
         self.publishing: Publishing | None = None
         """what its publishes need to know of each other, once they do"""
+        self.asked: Asked | None = None
+        self.streams: dict[m.RequestId, Stream] = NOTHING
+        """those that are being answered; they do not count as requests in flight"""
         self.auth_in_flight = False
         self.backlog: list[m.Message] | None = None
         super().__init__(node.wheel.now, node.first_ping())
@@ -136,6 +142,7 @@ class Connection(Liveness):
             node.wheel.add(self, limits.auth_timeout)
         elif node.lets_anonymous_in:
             self.to(ConnectionState.READY)
+            node.users.add(self)
             node.wheel.add(self, self._ping_due - node.wheel.now)
         else:
             node.wheel.add(self, limits.auth_timeout)
@@ -147,10 +154,12 @@ class Connection(Liveness):
 
     def ready(self, identity: Identity) -> None:
         """The user is known: serve requests."""
+        self.node.users.remove(self)
         self.identity = identity
         self.handshake = None
         if self.state is not ConnectionState.READY:
             self.to(ConnectionState.READY)
+        self.node.users.add(self)
         due = self._ping_due - self.node.wheel.now
         if identity.expires is not None:
             due = min(due, identity.expires - self.node.wall())
@@ -203,6 +212,7 @@ class Connection(Liveness):
         if self.state is not ConnectionState.CLOSED:
             self._release()
             self.to(ConnectionState.CLOSED)
+            self.node.users.remove(self)
             self.node.closed(self)
 
     def pause_writing(self) -> None:
@@ -299,6 +309,8 @@ class Connection(Liveness):
                 self.release_reading()
             del self.inflight[request_id]
             self.uncancellable.pop(request_id, None)
+        elif self.streams:
+            self.streams.pop(request_id, None)
 
     # ---- what is wrong ----------------------------------------------------------------
 
@@ -348,6 +360,11 @@ class Connection(Liveness):
             if task is not None:
                 task.cancel()
         self.inflight = NOTHING
+        for stream in self.streams.values():
+            stream.cancel()
+        self.streams = NOTHING
+        if self.asked is not None:
+            self.asked.lost()
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 

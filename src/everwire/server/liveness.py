@@ -12,8 +12,8 @@ from ..protocol.states import ConnectionState
 if TYPE_CHECKING:
     from ..net.transport import Transport
     from ..protocol.dialects import Wire
-    from .app import Identity
     from .node import Node
+    from .rules import Identity
 
 PROGRESS = 1024  # bytes of an unfinished message that count as a sign of life
 ALIVE = (ConnectionState.AUTHENTICATING, ConnectionState.READY)

@@ -30,13 +30,14 @@ from ..protocol.dialects import dialect
 from ..protocol.states import ConnectionState
 from . import auth, requests, subscribing
 from .access import Access, Channelled
-from .app import Identity
 from .chores import Chores
 from .commands import CommandLog
 from .connection import Connection
 from .liveness import Pings
 from .publishing import payload_of
 from .rates import Addresses, slow_down
+from .rules import Identity
+from .users import Users
 
 if TYPE_CHECKING:
     from .app import Everwire
@@ -66,6 +67,7 @@ class Node:
         self.id = token_hex(4)
         self.anonymous = Identity()
         self.connections: dict[str, Connection] = {}
+        self.users = Users(self.connections)
         self.counters: Counter[str] = Counter()
         self._addresses = Addresses(app.limits.connections)
         self.draining = False
@@ -360,8 +362,7 @@ class Node:
     def hello(self, secret: str) -> m.Hello:
         """What a new connection is greeted with."""
         interval = int(self.limits.ping_interval * 1000)
-        features = list(auth.FEATURES)
-        return m.Hello(1, self.id, secret, self.now_ms(), features, interval, self.announced)
+        return m.Hello(1, self.id, secret, self.now_ms(), auth.FEATURES, interval, self.announced)
 
     def now_ms(self) -> int:
         """The time, in milliseconds since 1970."""

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ..codes import ErrorCode
 from ..errors import BadRequest, RequestError
+from ..handling.handlers import Handler
 from ..protocol import messages as m
 from ..protocol.data import plain_data
 from ..protocol.states import ConnectionState
 from . import subscribing
+from .asking import on_answer
 from .auth import on_auth
 from .builtin import BUILTINS
-from .handlers import Handler, checked
+from .handlers import checked
 from .publishing import on_publish
+from .streams import on_credit, open_stream, send_stream
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -118,6 +121,9 @@ def on_query(node: Node, connection: Connection, message: m.Query) -> None:
     if builtin is not None:
         work = partial(builtin, node, connection, message)
     elif handler is not None:
+        if handler.streams:
+            _on_stream(node, connection, handler, message)
+            return
         work = partial(_call, connection, handler, message.payload)
     else:
         known = message.name in node.app.handlers.commands
@@ -125,6 +131,20 @@ def on_query(node: Node, connection: Connection, message: m.Query) -> None:
         return
     answer = partial(_answer, node, connection, message, work)
     _start(node, connection, message.id, answer, message.name)
+
+
+def _on_stream(node: Node, connection: Connection, handler: Handler, message: m.Query) -> None:
+    if message.id in connection.inflight or message.id in connection.streams:
+        node.violation(connection, f"the id {message.id!r} is in flight")
+        return
+    try:
+        stream = open_stream(connection, handler, message)
+    except RequestError as error:
+        _reject(connection, message.id, error)
+        return
+    work = partial(send_stream, node, connection, handler, message, stream)
+    guarded = _guard(node, connection, message.id, message.id, work)
+    stream.task = node.tasks.start(guarded, message.name)
 
 
 def on_command(node: Node, connection: Connection, message: m.Command) -> None:
@@ -214,7 +234,9 @@ def _start(
     answer_to: m.RequestId | None = request_id
     if request_id == "":  # the plain dialect's channel actions have no id to answer to
         answer_to, request_id = None, connection.internal_id()
-    if request_id in connection.inflight:
+    if request_id in connection.inflight or (
+        connection.streams and request_id in connection.streams
+    ):
         node.violation(connection, f"the id {request_id!r} is in flight")
         return
     task = node.tasks.start(_guard(node, connection, request_id, answer_to, work), name)
@@ -248,10 +270,13 @@ async def _guard(
 
 
 def on_cancel(node: Node, connection: Connection, message: m.Cancel) -> None:
+    # Not before it has begun: a task that never ran would leave the request unanswered.
+    later = asyncio.get_running_loop().call_soon
     task = connection.inflight.get(message.id)
     if task is not None and message.id not in connection.uncancellable:
-        # Not before it has begun: a task that never ran would leave the request unanswered.
-        asyncio.get_running_loop().call_soon(task.cancel)
+        later(task.cancel)
+    elif message.id in connection.streams:
+        later(connection.streams[message.id].cancel)
 
 
 def _reject(connection: Connection, request_id: m.RequestId, error: RequestError) -> None:
@@ -278,6 +303,9 @@ HANDLERS: dict[type[m.Message], Callable[[Any, Any, Any], None]] = {
     m.Command: on_command,
     m.Event: on_event,
     m.Cancel: on_cancel,
+    m.Credit: on_credit,
+    m.Response: on_answer,
+    m.Error: on_answer,
     m.Ping: on_ping,
     m.Pong: on_pong,
 }

@@ -12,20 +12,20 @@ from ..from_thread import call_on, raise_in_thread, running_loop
 
 
 class FromThread:
-    """A connection as a handler sees it from a thread.
+    """A connection, or a client, as a handler sees it from a thread.
 
-    Its attributes are the connection's. Its methods are called on the event loop, and
+    Its attributes are those of that. Its methods are called on the event loop, and
     the thread waits for them; coroutines cannot be called, see :mod:`everwire.from_thread`.
     """
 
-    __slots__ = ("_connection", "_loop")
+    __slots__ = ("_caller", "_loop")
 
-    def __init__(self, connection: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._connection = connection
+    def __init__(self, caller: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._caller = caller
         self._loop = loop
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self._connection, name)
+        value = getattr(self._caller, name)
         return self._hopping(value) if inspect.ismethod(value) else value
 
     def _hopping(self, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,16 +41,16 @@ class FromThread:
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        return type(self._connection)
+        return type(self._caller)
 
     def __eq__(self, other: object) -> bool:
-        return self._connection is getattr(other, "_connection", other)
+        return self._caller is getattr(other, "_caller", other)
 
     def __hash__(self) -> int:
-        return hash(self._connection)
+        return hash(self._caller)
 
     def __repr__(self) -> str:
-        return repr(self._connection)
+        return repr(self._caller)
 
 
 async def in_thread(function: Callable[[], Any]) -> Any:

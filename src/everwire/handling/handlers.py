@@ -1,0 +1,184 @@
+"""From an annotated function to a handler: payloads in, results out.
+
+The first parameter is the connection, on the client's side the client. The others are
+filled from the payload, an object, by name, and checked against their annotations
+(anything msgspec understands). A handler whose only other parameter is called ``payload``
+is given the payload as it is.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+
+from ..errors import BadRequest, ConfigError
+from ..from_thread import remember_loop
+from .threads import FromThread, in_thread
+
+Function = Callable[..., Any]
+F = TypeVar("F", bound=Function)
+
+CONNECTION = "conn: Connection"
+CLIENT = "client: Client"
+
+
+class Handler:
+    """A user's function, ready to be called with a payload.
+
+    Args:
+        name: what it answers to.
+        function: the user's.
+        first: its first parameter, as one would write it.
+        may_stream: it may be an async generator, whose items are sent one by one.
+
+    Attributes:
+        streams: it is one.
+
+    Raises:
+        ConfigError: the function cannot be a handler; the text says why.
+    """
+
+    __slots__ = (
+        "_is_async", "_keywords", "_names", "_struct", "_whole", "function", "name", "streams",
+    )  # fmt: skip
+
+    def __init__(
+        self, name: str, function: Function, *, first: str = CONNECTION, may_stream: bool = False
+    ) -> None:
+        self.name = name
+        self.function = function
+        self._is_async = inspect.iscoroutinefunction(function)
+        self.streams = inspect.isasyncgenfunction(function)
+        if inspect.isgeneratorfunction(function) or (self.streams and not may_stream):
+            raise ConfigError(
+                f"handler {name!r} yields: only a query of the server may, as an async function"
+            )
+        parameters = list(inspect.signature(function).parameters.values())
+        if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+            raise ConfigError(
+                f"handler {name!r} must take the {_kind(first)} as its first parameter"
+            )
+        self._check_first(parameters[0], first)
+        parameters = parameters[1:]
+        self._keywords = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+        named = [p for p in parameters if p.kind in BY_NAME]
+        self._names = frozenset(p.name for p in named)
+        self._whole = [p.name for p in named] == ["payload"] and not self._keywords
+        self._struct = self._build(named)
+
+    def _check_first(self, parameter: inspect.Parameter, first: str) -> None:
+        """Find the parameter that was meant to come from the payload."""
+        if parameter.annotation in _FROM_A_PAYLOAD:
+            raise ConfigError(
+                f"{self.function.__name__}({parameter.name}: …): the first parameter is the "
+                f"{_kind(first)}; put one before it, as {first}"
+            )
+
+    def takes(self, names: tuple[str, ...], what: str) -> None:
+        """Check that the function has exactly these parameters beside the connection.
+
+        Raises:
+            ConfigError: it has others; the text names both.
+        """
+        if self._keywords or (self._names == frozenset(names) and not self._whole):
+            return
+        wanted = ", ".join(("conn", *names))
+        raise ConfigError(
+            f"{self.function.__name__}() does not fit {what}: its parameters must be ({wanted})"
+        )
+
+    def _build(self, named: list[inspect.Parameter]) -> Any:
+        try:
+            hints = get_type_hints(self.function, include_extras=True)
+        except NameError as error:
+            raise ConfigError(
+                f"handler {self.name!r} has an annotation that cannot be resolved: {error}; "
+                "define or import the name at module level"
+            ) from None
+        if self._whole:
+            return hints.get("payload", Any)
+        fields: list[Any] = []
+        for parameter in named:
+            kind = hints.get(parameter.name, Any)
+            if parameter.default is inspect.Parameter.empty:
+                fields.append((parameter.name, kind))
+            else:
+                default = msgspec.field(default_factory=partial(_same, parameter.default))
+                fields.append((parameter.name, kind, default))
+        return msgspec.defstruct(f"{self.name} payload", fields, kw_only=True)
+
+    def arguments(self, payload: Any, *, strict: bool = True) -> dict[str, Any]:
+        """Turn a payload into keyword arguments.
+
+        Unless it is ``strict``, text is read as what the annotation asks for.
+
+        Raises:
+            BadRequest: a field is missing, unknown or of the wrong kind; the text names it.
+        """
+        try:
+            if self._whole:
+                return {"payload": msgspec.convert(payload, self._struct)}
+            if payload is None:
+                payload = {}
+            if not isinstance(payload, dict):
+                raise BadRequest(f"{self.name}: the payload must be an object")
+            unknown = payload.keys() - self._names
+            if unknown and not self._keywords:
+                raise BadRequest(f"{self.name}: there is no parameter {min(unknown)!r}")
+            built = msgspec.convert(payload, self._struct, strict=strict)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"{self.name}: {error}") from None
+        arguments = {name: getattr(built, name) for name in self._names}
+        if unknown:
+            arguments.update({name: payload[name] for name in unknown})
+        return arguments
+
+    async def call(self, caller: Any, arguments: dict[str, Any]) -> Any:
+        """Run the function; one that is not async runs in a thread.
+
+        Cancelling cancels it; a thread runs to its end, and its result is dropped.
+        """
+        loop = remember_loop()
+        if self._is_async:
+            return await self.function(caller, **arguments)
+        return await in_thread(partial(self.function, FromThread(caller, loop), **arguments))
+
+    def stream(self, caller: Any, arguments: dict[str, Any]) -> AsyncGenerator[Any, None]:
+        """Begin a function that :attr:`streams`; who calls this closes it."""
+        remember_loop()
+        return self.function(caller, **arguments)  # type: ignore[no-any-return]
+
+
+def declare(
+    table: dict[str, Handler], function: F, *, first: str = CONNECTION, may_stream: bool = False
+) -> F:
+    """Put a function into a table of handlers, under its name; return it as it was.
+
+    Raises:
+        ConfigError: there is one of the name, or it cannot be a handler.
+    """
+    name = function.__name__
+    if name in table:
+        raise ConfigError(f"{name!r} is declared twice")
+    table[name] = Handler(name, function, first=first, may_stream=may_stream)
+    return function
+
+
+def _kind(first: str) -> str:
+    """What the first parameter is called in texts."""
+    return first.rpartition(" ")[2].lower()
+
+
+def _same(value: Any) -> Any:
+    """A function's default, of whatever kind."""
+    return value
+
+
+_FROM_A_PAYLOAD = frozenset(
+    {int, str, float, bool, bytes, list, dict, "int", "str", "float", "bool", "bytes", "dict"}
+)
+BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

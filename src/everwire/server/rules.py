@@ -1,0 +1,60 @@
+"""What an application declares, and what its handlers return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from ..brokers.base import ChannelOptions
+from ..handling.handlers import Handler
+from ..protocol.channels import ChannelPattern
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who a connection is. Returned by an ``authenticate`` handler.
+
+    Attributes:
+        user: the user's name; connections of one user share message ids and limits.
+        info: shown to others in presence; any data.
+        tenant: channels, users and ids of different tenants never meet.
+        expires: when this ends, in seconds since 1970, or None.
+    """
+
+    user: str = ""
+    info: Any = None
+    tenant: str = ""
+    expires: float | None = None
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """What a connection may do with a channel. Returned by a ``channel`` handler."""
+
+    publish: bool = False
+    subscribe: bool = True
+    info: Any = None
+    """shown in the channel's presence, instead of the identity's"""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRule:
+    """A pattern of channels, and what holds for those that fit."""
+
+    pattern: ChannelPattern
+    options: ChannelOptions
+    presence: bool
+    handler: Handler | None
+    grant: Grant | None
+
+
+@dataclass(slots=True)
+class Handlers:
+    """Everything that was declared."""
+
+    authenticate: Callable[..., Any] | None = None
+    rules: list[ChannelRule] = field(default_factory=list)
+    queries: dict[str, Handler] = field(default_factory=dict)
+    commands: dict[str, Handler] = field(default_factory=dict)
+    events: dict[str, Handler] = field(default_factory=dict)
