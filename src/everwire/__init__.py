@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         Snapshot,
         SqliteOutbox,
         Stream,
+        Token,
+        Tokens,
         Undelivered,
     )
     from .client.connect import connect
@@ -103,6 +105,8 @@ __all__ = [
     "Stream",
     "StreamInterrupted",
     "Superseded",
+    "Token",
+    "Tokens",
     "Unauthorized",
     "Unavailable",
     "Undelivered",
@@ -133,6 +137,8 @@ _HOMES = {
     "SqliteOutbox": ".client",
     "Stop": ".client.reconnection",
     "Stream": ".client",
+    "Token": ".client",
+    "Tokens": ".client",
     "Undelivered": ".client",
     "connect": ".client",
 }

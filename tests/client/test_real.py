@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
 import uvloop
 
-from everwire import ConfigError, Connection, Everwire, HandshakeRefused, connect
+from everwire import (
+    Client,
+    ConfigError,
+    Connection,
+    Everwire,
+    Handlers,
+    HandshakeRefused,
+    Identity,
+    StreamInterrupted,
+    Token,
+    connect,
+)
 
 from .world import FAST, application, data_of, take, until
 
@@ -51,6 +63,58 @@ def test_everything_over_a_drop(dialect: str, run: Callable[..., None]) -> None:
                 assert data_of(items) == [*range(50), b"\x00" * 300_000]
             assert await client.query("double", {"n": 4}, type=int) == 8
             assert client.stats.reconnects == 1
+
+    served(scenario, run)
+
+
+@LOOPS
+def test_requests_in_both_directions_streams_and_tokens(run: Callable[..., None]) -> None:
+    handlers = Handlers()
+    tokens: list[str] = []
+    closed: list[int] = []
+
+    @handlers.query
+    async def name(client: Client, greeting: str) -> str:
+        return f"{greeting} from {await client.query('double', {'n': 4})}"
+
+    async def provide() -> Token:
+        tokens.append(f"t{len(tokens)}")
+        return Token(tokens[-1], time.time() + 3)
+
+    async def scenario(url: str, wire: Everwire) -> None:
+        @wire.authenticate
+        async def who(token: str) -> Identity:
+            return Identity("ada", expires=time.time() + 3)
+
+        @wire.query
+        async def ask_back(conn: Connection) -> str:
+            return await conn.query("name", {"greeting": "hi"}, type=str)
+
+        @wire.query
+        async def chunks(conn: Connection, n: int, size: int) -> AsyncIterator[bytes]:
+            try:
+                for _ in range(n):
+                    yield bytes(size)
+            finally:
+                closed.append(n)
+
+        wire.node.lets_anonymous_in = False
+        async with connect(url, limits=FAST, handlers=handlers, token=provide) as client:
+            assert await client.query("ask_back", type=str) == "hi from 8"
+            assert await wire.request("ada", "name", {"greeting": "ho"}) == "ho from 8"
+            stream = client.stream("chunks", {"n": 300, "size": 100_000}, type=bytes)
+            assert sum([len(part) async for part in stream]) == 30_000_000
+            async with client.stream("chunks", {"n": 1_000, "size": 10}) as stream:
+                await anext(stream)
+            await until(lambda: closed == [300, 1_000], within=5)
+            with pytest.raises(StreamInterrupted):
+                async for _ in client.stream("chunks", {"n": 1_000, "size": 10}):
+                    client.drop()
+            await until(lambda: len(closed) == 3, within=5)
+            await until(lambda: client.stats.reconnects == 1, within=5)
+            count = len(tokens)
+            await until(lambda: len(tokens) > count, within=10)
+            assert client.stats.reconnects == 1  # tokens are renewed on the link
 
     served(scenario, run)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any, assert_type
 
 from fastapi import FastAPI
@@ -19,6 +20,7 @@ from everwire import (
     Forbidden,
     Gap,
     Grant,
+    Handlers,
     Identity,
     Limits,
     Message,
@@ -29,6 +31,10 @@ from everwire import (
     RequestTimeout,
     Snapshot,
     SqliteOutbox,
+    Stream,
+    StreamInterrupted,
+    Token,
+    Tokens,
     Unauthorized,
     Undelivered,
     connect,
@@ -74,6 +80,56 @@ def say_slowly(conn: Connection, room: str, text: str) -> Position:
 @wire.event
 async def typing(conn: Connection, room: str) -> None:
     assert_type(conn.user, str)
+
+
+@wire.query
+async def ticks(conn: Connection, n: int) -> AsyncIterator[int]:
+    for number in range(n):
+        yield number
+
+
+async def ask(conn: Connection) -> None:
+    assert_type(await conn.query("confirm", {"text": "?"}, type=bool), bool)
+    assert_type(await conn.query("confirm", timeout=2), Any)
+    assert_type(await conn.command("reload", type=int), int)
+    await conn.event("told", {"n": 1})
+    assert_type(await wire.request("ada", "confirm", type=bool), bool)
+    assert_type(await wire.request(conn, "reload", kind="command", timeout=2.0), Any)
+    await wire.request("ada", "confirm", kind="event")  # type: ignore[call-overload]
+
+
+def ask_from_a_thread(conn: Connection) -> bool:
+    return bool(from_thread.run(wire.request, conn, "confirm", {"text": "?"}))
+
+
+handlers = Handlers()
+
+
+@handlers.query
+async def confirm(client: Client, text: str) -> bool:
+    return bool(await client.query("members", {"room": text}))
+
+
+@handlers.command
+def reload(client: Client) -> int:
+    return 1
+
+
+@handlers.event
+async def told(client: Client, n: int) -> None:
+    assert_type(client.stream("ticks", {"n": n}, type=int), Stream[int])
+
+
+async def read_a_stream(client: Client) -> None:
+    assert_type(await confirm(client, "direct"), bool)
+    try:
+        async with client.stream("ticks", {"n": 3}, type=int) as stream:
+            async for part in stream:
+                assert_type(part, int)
+        async for anything in client.stream("ticks", timeout=60):
+            assert_type(anything, Any)
+    except StreamInterrupted as error:
+        assert_type(error.parts, int)
 
 
 # A decorator leaves the function as it was.
@@ -155,6 +211,17 @@ async def subscribe(client: Client) -> None:
 
 async def token() -> str:
     return "fresh"
+
+
+async def lasting() -> Token:
+    return Token("fresh", expires_at=1e12)
+
+
+shared = Tokens(lasting)
+connect("ws://127.0.0.1:8000/ws", token=shared, handlers=handlers)
+connect("ws://127.0.0.1:8000/ws", token=lasting)
+connect("ws://127.0.0.1:8000/ws", token=lambda: "plain")
+connect("ws://127.0.0.1:8000/ws", token=5)  # type: ignore[arg-type]
 
 
 async def errors() -> None:

@@ -18,7 +18,8 @@ from typing import Any
 
 from .. import __version__
 from ..client.link import Link
-from ..client.session import Session, Target
+from ..client.session import Session
+from ..client.target import Target
 from ..codes import CloseCode
 from ..errors import ClosedOK, ConnectionClosed, EverwireError, RequestError
 from ..limits import ClientLimits

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from random import Random, SystemRandom
 
 from ..client.connect import connect_network
-from ..client.session import Target
+from ..client.target import Target
+from ..client.tokens import Tokens
 from ..errors import EverwireError
 from ..limits import ClientLimits
 from ..net.attempts import Attempts
@@ -113,7 +114,7 @@ class Bench:
             target=Target(
                 url=settings.url,
                 dialect=find_dialect(settings.dialect),
-                token=settings.token,
+                tokens=Tokens(settings.token),
                 credentials=None,
                 name="everwire bench",
                 headers=None,

@@ -23,6 +23,7 @@ from .records import SqliteOutbox
 from .stats import Stats
 from .streams import Stream
 from .subscription import StatefulSubscription, Subscription
+from .tokens import Token, Tokens
 from .undelivered import Undelivered
 
 __all__ = [
@@ -44,6 +45,8 @@ __all__ = [
     "Stream",
     "Subscription",
     "SubscriptionState",
+    "Token",
+    "Tokens",
     "Undelivered",
     "connect",
 ]

@@ -10,7 +10,7 @@ from ..codes import ErrorCode
 from ..errors import EverwireError
 from ..net.backoff import Backoff
 from ..net.tasks import TaskOwner
-from .provider import Token, ask_token
+from .tokens import TokenSource, ask_token
 
 logger = logging.getLogger("everwire.client")
 
@@ -45,7 +45,7 @@ class ChannelToken:
 
     def __init__(
         self,
-        source: Token,
+        source: TokenSource,
         channel: str,
         tasks: TaskOwner,
         backoff: Backoff,

@@ -13,8 +13,8 @@ from .callbacks import Callbacks
 from .core import Core
 from .items import Gap, Message, Snapshot
 from .options import Options
-from .provider import Token
 from .subscription import StatefulSubscription, Subscription
+from .tokens import TokenSource
 
 
 class Channels:
@@ -30,7 +30,7 @@ class Channels:
         since: Position | None = None,
         presence: bool = False,
         priority: int = 0,
-        token: Token = None,
+        token: TokenSource = None,
         on_message: Callable[[Message], object] | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         on_state: Callable[[SubscriptionState], object] | None = None,
@@ -47,7 +47,7 @@ class Channels:
         since: Position | None = None,
         presence: bool = False,
         priority: int = 0,
-        token: Token = None,
+        token: TokenSource = None,
         on_message: Callable[[Message], object] | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         on_snapshot: Callable[[Snapshot], object] | None = None,
@@ -62,7 +62,7 @@ class Channels:
         since: Position | None = None,
         presence: bool = False,
         priority: int = 0,
-        token: Token = None,
+        token: TokenSource = None,
         get_state: Callable[[], Awaitable[Any]] | None = None,
         state_first: bool = False,
         on_message: Callable[[Message], object] | None = None,

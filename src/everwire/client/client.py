@@ -17,8 +17,8 @@ from .handlers import Handlers
 from .overflow import Overflow
 from .publishing import Publishing
 from .records import SqliteOutbox
-from .session import Target
 from .stats import Stats
+from .target import Target
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -17,15 +17,15 @@ from ..protocol.dialects import dialect as find_dialect
 from .client import Client
 from .handlers import Handlers
 from .overflow import Overflow, checked_overflow
-from .provider import Token
 from .records import SqliteOutbox
-from .session import Target
+from .target import Target
+from .tokens import Tokens, TokenSource
 
 
 def connect(
     url: str,
     *,
-    token: Token = None,
+    token: TokenSource | Tokens = None,
     credentials: Any = None,
     dialect: str = "everwire.v1.msgpack",
     name: str = "",
@@ -48,8 +48,11 @@ def connect(
 
     Args:
         url: ``ws://host:port/path`` or ``wss://…``.
-        token: proves who we are. A function (async or not) is called for each connection,
-            and has 10 s; if the server refuses what it returns, it is asked once more.
+        token: proves who we are: text; or a function that returns text or a :class:`Token`,
+            async or not (then it runs in a thread), within 10 s. It is called for each
+            connection, unless a ``Token`` is good for longer, and again before a token
+            expires. If the server refuses its token it is asked once more; text that is
+            refused is final. Clients that share a :class:`Tokens` share what it fetches.
         credentials: anything else that the server's ``authenticate`` takes.
         dialect: ``everwire.v1.msgpack``, ``everwire.v1.json``, or ``plain`` for servers
             that speak JSON without positions and acknowledgements.
@@ -86,7 +89,7 @@ def connect(
     target = Target(
         url=url,
         dialect=chosen,
-        token=token,
+        tokens=token if isinstance(token, Tokens) else Tokens(token),
         credentials=credentials,
         name=name,
         headers=headers,

@@ -34,9 +34,10 @@ from .publisher import Publisher
 from .reconcile import Reconciler
 from .records import SqliteOutbox
 from .requests import Calls
-from .session import Session, Target
+from .session import Session
 from .stats import Counters
 from .streams import Streams
+from .target import Target
 
 if TYPE_CHECKING:
     from .client import Client

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from ..net.backoff import Backoff
 from ..protocol.messages import Position
 from ..protocol.states import SubscriptionState
-from .provider import Token
+from .tokens import TokenSource
 
 GetState: TypeAlias = Callable[[], Awaitable[Any]]
 
@@ -22,7 +22,7 @@ class Options:
     since: Position | None = None
     presence: bool = False
     priority: int = 0
-    token: Token = field(default=None, repr=False)
+    token: TokenSource = field(default=None, repr=False)
     get_state: GetState | None = None
     state_first: bool = False
     on_state: Callable[[SubscriptionState], object] | None = None

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import EverwireError, RequestTimeout
+from ..handling.threads import in_thread
 
 T = TypeVar("T")
-Token: TypeAlias = str | Callable[[], str | Awaitable[str]] | None
 
 PROVIDER_TIMEOUT = 10.0  # seconds that such a function has
 
 
 async def ask(provider: Callable[[], T | Awaitable[T]], what: str) -> T:
-    """Call a function, async or not. Whatever it does, it is one failed attempt.
+    """Call a function; one that is not async runs in a thread, where it may block.
 
-    Cancelling cancels it.
+    Whatever it does, it is one failed attempt. Cancelling cancels it; a thread runs to its
+    end.
 
     Args:
         provider: the function.
@@ -28,26 +29,21 @@ async def ask(provider: Callable[[], T | Awaitable[T]], what: str) -> T:
         EverwireError: it raised.
         RequestTimeout: it took too long.
     """
+    task = asyncio.current_task()
     deadline = asyncio.timeout(PROVIDER_TIMEOUT)
     try:
         async with deadline:
-            value = provider()
-            return await value if inspect.isawaitable(value) else value
-    except Exception as error:
+            value: T = await _call(provider)
+            return value
+    except (Exception, asyncio.CancelledError) as error:
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise  # we are; otherwise it is something that the function waited for
         if deadline.expired():
             raise RequestTimeout(f"no {what} within {PROVIDER_TIMEOUT:g} s") from error
         raise EverwireError(f"the {what} provider failed: {error!r}") from error
 
 
-async def ask_token(source: Token) -> str | None:
-    """Return a token, asking its provider if there is one. Cancelling cancels the provider.
-
-    Raises:
-        EverwireError: it raised, took too long, or returned no text.
-    """
-    if not callable(source):
-        return source
-    token = await ask(source, "token")
-    if not isinstance(token, str):
-        raise EverwireError(f"the token provider must return text, not {type(token).__name__}")
-    return token
+async def _call(provider: Callable[[], Any]) -> Any:
+    if inspect.iscoroutinefunction(provider):
+        return await provider()
+    return await in_thread(provider)

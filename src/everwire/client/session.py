@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Any, TypeAlias
 
@@ -22,36 +22,24 @@ from ..errors import (
     RequestTimeout,
 )
 from ..limits import ClientLimits
+from ..net.tasks import TaskOwner
 from ..net.transport import Network
 from ..protocol import messages as m
 from ..protocol.answers import answer_error
-from ..protocol.dialects import Dialect
 from ..protocol.states import CONNECTION, ConnectionState as State, Machine
 from .handover import Notice, greeting, settle
 from .link import Answer, Link
-from .provider import Token, ask_token
 from .reconnection import Reconnection
+from .refreshing import Refreshing
 from .session_owner import SessionOwner
-from .verdict import final_error
+from .target import Target
+from .tokens import Token
+from .verdict import final_error, is_refused_token
 
 logger = logging.getLogger("everwire.client")
 
 
 _End: TypeAlias = tuple[Exception, bool]  # why, and whether it was our doing
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Where a client connects to, and as whom; see :func:`everwire.connect`."""
-
-    url: str
-    dialect: Dialect
-    token: Token
-    credentials: Any
-    name: str
-    headers: Mapping[str, str] | None
-    ssl: Any
-    connect_timeout: float
 
 
 class Session:
@@ -99,9 +87,15 @@ class Session:
             limits,
             attempts=network.attempts,
             random=random,
-            has_credentials=target.token is not None,
-            fresh_credentials=callable(target.token),
+            has_credentials=target.tokens.renewable,
+            fresh_credentials=target.tokens.renewable,
         )
+        self._token: Token | None = None
+        self._refused: Token | None = None
+        self._clock_offset = 0.0
+        self._tasks = TaskOwner("everwire client's session")
+        self._refreshing = Refreshing(target.tokens, limits, random=random, now=self._server_time)
+        self._refresh: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> State:
@@ -136,6 +130,8 @@ class Session:
                 if end is None:
                     continue
                 self.failure, by_us = end
+                if not by_us and is_refused_token(end[0]):
+                    self._refused = self._token
                 await self._reconnection.again(
                     end[0], by_us=by_us, number=self._number, standing=self.link is not None
                 )
@@ -144,6 +140,10 @@ class Session:
         finally:
             self._reconnection.stop()
             self.abort()
+            self._stop_refreshing()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.close_timeout):
+                    await self._tasks.wait_closed()
 
     # ---- one link ----------------------------------------------------------------
 
@@ -153,7 +153,8 @@ class Session:
         self._reconnection.begin(target.url)
         error: Exception
         try:
-            token = await ask_token(target.token)
+            now = self._server_time()
+            token = self._token = await target.tokens.get(now, instead_of=self._refused)
             if self.link is None:
                 self.link = link
             else:
@@ -203,7 +204,11 @@ class Session:
         if link.error is not None:
             raise link.error
 
-    async def _authenticate(self, link: Link, token: str | None) -> None:
+    def _server_time(self) -> float:
+        """Seconds since 1970, as far as the last server's clock is known."""
+        return self._wall() + self._clock_offset
+
+    async def _authenticate(self, link: Link, token: Token | None) -> None:
         """Make the link ready, or raise.
 
         Raises:
@@ -216,7 +221,8 @@ class Session:
             self._ready(link, None)
             return
         seconds = self._limits.auth_timeout
-        auth = m.Auth(link.next_id(), token, target.credentials, self._info, self._secret)
+        value = None if token is None else token.value
+        auth = m.Auth(link.next_id(), value, target.credentials, self._info, self._secret)
         if self.link is link:
             self._to(State.AUTHENTICATING)
         elif self.link is not None:
@@ -262,6 +268,11 @@ class Session:
         self.link, self._next, self._due = link, None, None
         self._secret = None if link.hello is None else link.hello.connection
         self._reconnection.ready()
+        self._clock_offset = link.clock_offset
+        if self._token and self._target.tokens.renewable and self._target.dialect.needs_auth:
+            self._stop_refreshing()
+            refresh = self._refreshing.run(link, self._token, payload, self._renewed)
+            self._refresh = self._tasks.start(refresh, "token")
         link.start_heartbeat()
         self._to(State.READY)
         if old is None:
@@ -274,6 +285,15 @@ class Session:
             old.retire()
         if link.notice is not None and self.link is link:
             self._leave(link, link.notice)
+
+    def _stop_refreshing(self) -> None:
+        if self._refresh is not None:
+            self._refresh.cancel()
+            self._refresh = None
+
+    def _renewed(self, token: Token) -> None:
+        """The link goes on with another token; if one is refused, it is that."""
+        self._token = token
 
     # ---- LinkOwner ---------------------------------------------------------------
 
@@ -322,6 +342,7 @@ class Session:
         """The current link is gone; one that was to take its place goes on as any attempt."""
         beside, self._next = self._next, None
         self.link = beside
+        self._stop_refreshing()
         self._owner.session_lost(error)
         if self.state is State.CLOSING:
             return
