@@ -17,6 +17,7 @@ from everwire import (
     Unauthorized,
 )
 from everwire.client import Message
+from everwire.client.roster import Roster
 from everwire.protocol import messages as m
 from everwire.testing import Direction, Network
 
@@ -668,14 +669,14 @@ def test_presence_moves_with_the_user_and_nobody_sees_it_leave() -> None:
             async with client.subscribe("c"), other.subscribe("c", presence=True) as room:
                 await asyncio.sleep(1)
                 seen: list[m.Presence] = []
-                roster = room._feed.roster
-                update = roster.update
 
-                def note(presence: m.Presence) -> None:
-                    seen.append(presence)
-                    update(presence)
+                class Noting(Roster):
+                    def update(self, presence: m.Presence) -> None:
+                        seen.append(presence)
+                        super().update(presence)
 
-                roster.update = note  # type: ignore[method-assign]
+                known, room._feed.roster = room._feed.roster, Noting()
+                room._feed.roster.members.update(known.members)
                 world.connection(0).send(m.Drain(0, 10_000))
                 world.node.hub.flush()
                 await until(lambda: client.stats.reconnects == 1)

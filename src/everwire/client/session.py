@@ -184,9 +184,7 @@ class Session:
         while link.error is None and self._due is not link:
             self._news.clear()
             await self._news.wait()
-        if link.error is None:
-            return None
-        return link.error, link.by_us
+        return None if link.error is None else (link.error, link.by_us)
 
     async def _give_way(self, link: Link) -> None:
         """Have the current link make room for ``link``, which is open.
@@ -292,8 +290,7 @@ class Session:
             self._refresh = None
 
     def _renewed(self, token: Token) -> None:
-        """The link goes on with another token; if one is refused, it is that."""
-        self._token = token
+        self._token = token  # if one is refused, it is that
 
     # ---- LinkOwner ---------------------------------------------------------------
 
