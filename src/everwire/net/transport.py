@@ -109,6 +109,9 @@ class Transport(Protocol):
         Endless seconds and no bytes where it is unknown.
         """
 
+    def taken(self) -> int:
+        """Bytes of ours that the peer's side has taken so far; 0 where it is unknown."""
+
 
 class ClientTransport(Transport, Protocol):
     """One open WebSocket, from the client's side."""

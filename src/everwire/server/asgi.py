@@ -46,6 +46,7 @@ class AsgiTransport:
         self._high, self._low = limits.write_high, limits.write_low
         self._out: deque[tuple[int, bytes]] = deque()
         self._size = 0
+        self._taken = 0
         self._paused = False
         self._wake = asyncio.Event()
         self._may_read = asyncio.Event()
@@ -106,6 +107,9 @@ class AsgiTransport:
     def inbound(self) -> tuple[float, int]:
         return inf, 0
 
+    def taken(self) -> int:
+        return self._taken
+
     # ---- driven by the host ---------------------------------------------------------
 
     async def run(self, receive: Receive, receiver: Receiver) -> None:
@@ -159,6 +163,7 @@ class AsgiTransport:
                     self._gone.set()
                     return
                 self._size -= len(payload)
+                self._taken += len(payload)
                 if self._paused and self._size <= self._low:
                     self._paused = False
                     if self.receiver is not None:

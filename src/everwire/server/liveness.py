@@ -45,7 +45,8 @@ class Liveness:
     given one probe more if it may have been our own doing.
     """
 
-    __slots__ = ("_bytes_in", "_last_in", "_ping_due", "_stall_size", "_suspect", "paused_at")
+    __slots__ = ("_bytes_in", "_last_in", "_ping_due", "_stall_size", "_suspect", "_taken",
+                 "paused_at")  # fmt: skip
 
     node: Node
     transport: Transport
@@ -61,6 +62,7 @@ class Liveness:
         self._suspect = False
         self._stall_size = 0
         self._bytes_in = 0
+        self._taken = 0
         self.paused_at = 0.0
 
     if TYPE_CHECKING:  # what the connection brings
@@ -129,8 +131,13 @@ class Liveness:
         before, self._stall_size = self._stall_size, self.transport.write_buffer_size()
         age, size = self.transport.inbound()
         came, self._bytes_in = size - self._bytes_in, size
-        # A large message that comes slowly, or one of ours that is slowly read: alive.
-        if self._stall_size < before or (age < limits.ping_interval and came > PROGRESS):
+        # A large message that comes slowly, or ours that are slowly read: alive. While more
+        # is written than read, what waits grows all the same: ask what the peer took.
+        reads = self._stall_size < before
+        if self._stall_size:
+            taken, self._taken = self._taken, self.transport.taken()
+            reads = reads or (self._suspect and self._taken > taken)
+        if reads or (age < limits.ping_interval and came > PROGRESS):
             self._last_in = now
             return limits.probe
         lagged = self.node.wheel.lagged_at >= self._last_in

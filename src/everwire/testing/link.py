@@ -119,6 +119,9 @@ class Side:
     def inbound(self) -> tuple[float, int]:
         return inf, 0
 
+    def taken(self) -> int:
+        return self._out.arrived
+
     def set_write_limits(self, high: int, low: int) -> None:
         """See :meth:`everwire.net.transport.Transport.set_write_limits`.
 

@@ -56,6 +56,7 @@ class Pipe:
     Attributes:
         outstanding: bytes sent and not yet delivered.
         delivered: messages that were.
+        arrived: bytes that were.
         remaining: messages after which the link is cut, or None.
         frozen: nothing gets through.
     """
@@ -64,6 +65,7 @@ class Pipe:
         self.direction = direction
         self.outstanding = 0
         self.delivered = 0
+        self.arrived = 0
         self.remaining: int | None = None
         self.frozen = False
         self._link = link
@@ -157,6 +159,7 @@ class Pipe:
                 continue
             self._queue.popleft()
             self.outstanding -= head.size - head.arrived
+            self.arrived += head.size - head.arrived
             if head.act is not None:
                 head.act()
             elif head.opcode is not None and heeded:
@@ -170,6 +173,7 @@ class Pipe:
             return
         arrived = int(head.size * (now - head.begins) / (head.due - head.begins))
         self.outstanding -= arrived - head.arrived
+        self.arrived += arrived - head.arrived
         head.arrived = arrived
         self._link.receiver(self.direction).part_came()
         self._link.sender(self.direction).check_write_buffer()

@@ -17,7 +17,7 @@ from ...protocol.assembly import Assembly, Budget, Refused
 from ...protocol.deflate import inflate
 from ...protocol.frames import Opcode, close_payload, may_be_sent
 from ..transport import Receiver
-from .inbound import inbound
+from .inbound import inbound, taken
 from .lingering import linger
 from .pages import give_back
 
@@ -133,6 +133,9 @@ class WebSocket(WSListener):
 
     def inbound(self) -> tuple[float, int]:
         return inbound(self._picows.underlying_transport) if self._picows is not None else (inf, 0)
+
+    def taken(self) -> int:
+        return taken(self._picows.underlying_transport) if self._picows is not None else 0
 
     # ---- WSListener ----------------------------------------------------------
 
