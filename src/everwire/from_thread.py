@@ -68,7 +68,17 @@ def call_on(
         result = function(*args, **kwargs)
         return await result if inspect.isawaitable(result) else result
 
-    return asyncio.run_coroutine_threadsafe(call(), loop).result()
+    return wait_on(loop, call())
+
+
+def wait_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a loop of another thread; what interrupts the waiting cancels it."""
+    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()  # unless it is done, and this is what it raised
+        raise
 
 
 def awaitable_only(

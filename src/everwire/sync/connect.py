@@ -1,0 +1,79 @@
+"""Written by scripts/sync-facade from everwire.client.connect: change that, not this."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
+
+from ..client.connect import connect as async_connect
+from ..client.session import Token
+from ..limits import ClientLimits
+from ..net.transport import Network
+from .background import background, in_thread
+from .client import Client
+
+
+def connect(
+    url: str,
+    *,
+    token: Token = None,
+    credentials: Any = None,
+    dialect: str = "everwire.v1.msgpack",
+    name: str = "",
+    headers: Mapping[str, str] | None = None,
+    ssl: Any = None,
+    limits: ClientLimits | None = None,
+    network: Network | None = None,
+    random: Random | None = None,
+    wall: Callable[[], float] = time.time,
+    connect_timeout: float | None = None,
+    timeout: float = 30.0,
+) -> Client:
+    """Make a client: use it with ``with``, or call its ``open()``.
+
+    Entering waits until the client is ready. From then on it reconnects by itself, until
+    it is closed or the server turns it away for good.
+
+    Args:
+        url: ``ws://host:port/path`` or ``wss://…``.
+        token: proves who we are. A function (async or not) is called for each connection,
+            and has 10 s; if the server refuses what it returns, it is asked once more.
+        credentials: anything else that the server's ``authenticate`` takes.
+        dialect: ``everwire.v1.msgpack``, ``everwire.v1.json``, or ``plain`` for servers
+            that speak JSON without positions and acknowledgements.
+        name: what the server's logs call this client.
+        headers: more headers for the handshake.
+        ssl: an ``ssl.SSLContext``, for ``wss``.
+        limits: sizes, counts and durations; see :class:`everwire.limits.ClientLimits`.
+        network: where WebSockets come from; the default is the real network.
+        random: where chance comes from: jitter and ids.
+        wall: the time in seconds since 1970.
+        connect_timeout: seconds for one attempt; the default is the limits'.
+        timeout: seconds for which entering waits, over as many attempts as fit.
+
+    Raises:
+        ConfigError: the URL or the dialect cannot be used.
+    """
+    home = background()
+    return Client(
+        home,
+        home.do(
+            lambda: async_connect(
+                url,
+                token=in_thread(token),
+                credentials=credentials,
+                dialect=dialect,
+                name=name,
+                headers=headers,
+                ssl=ssl,
+                limits=limits,
+                network=network,
+                random=random,
+                wall=wall,
+                connect_timeout=connect_timeout,
+                timeout=timeout,
+            )
+        ),
+    )

@@ -1,0 +1,76 @@
+"""Written by scripts/sync-facade from everwire.client.subscription: change that, not this."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from ..client.subscription import Gap, Message, Subscription as AsyncSubscription
+from ..protocol.messages import Member, Position
+from ..protocol.states import SubscriptionState as State
+from .facade import Iterating
+
+
+class Subscription(Iterating[AsyncSubscription, Message | Gap]):
+    """A channel's messages: ``with client.subscribe(...) as room: for item in room``.
+
+    Iterating goes on over drops and reconnections. It ends when the subscription does
+    (:meth:`unsubscribe`, or the client's ``close()``), and raises if the server ended it.
+    """
+
+    def __enter__(self) -> Self:
+        """Subscribe, and wait until the server confirms: over drops, as long as it takes.
+
+        Interrupting unsubscribes.
+
+        Raises:
+            Forbidden: or another :exc:`RequestError`: refused for good.
+            ConfigError: the client has a subscription to this channel already.
+            ConnectionClosed: the client ended.
+        """
+        self._enter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._exit(kind, error, traceback)
+
+    @property
+    def channel(self) -> str:
+        """The channel's name."""
+        return self._do(lambda: self._inside.channel)
+
+    @property
+    def members(self) -> dict[str, Member]:
+        """Who is present, by connection; kept up to date with ``presence=True``."""
+        return self._do(lambda: dict(self._inside.members))
+
+    @property
+    def member_count(self) -> int:
+        """How many they are; ``members`` holds no more than the server lists."""
+        return self._do(lambda: self._inside.member_count)
+
+    @property
+    def state(self) -> State:
+        """Whether messages come: ``subscribed``, or on the way there, or why not."""
+        return self._do(lambda: self._inside.state)
+
+    @property
+    def position(self) -> Position | None:
+        """The position of the last item handed over; ``since=`` takes it up again.
+
+        Before the first item: where the subscription began.
+        """
+        return self._do(lambda: self._inside.position)
+
+    def unsubscribe(self) -> None:
+        """End the subscription; iteration stops at once, what is queued is dropped.
+
+        Waits until the server has confirmed, at most ``close_timeout`` seconds. Interrupting
+        only ends the waiting. A second call does nothing.
+        """
+        self._wait(lambda: self._inside.unsubscribe())
