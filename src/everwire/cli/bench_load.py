@@ -19,6 +19,7 @@ from typing import Any
 from .. import __version__
 from ..client.link import Link
 from ..client.session import Session
+from ..client.stats import Counters
 from ..client.target import Target
 from ..codes import CloseCode
 from ..errors import ClosedOK, ConnectionClosed, EverwireError, RequestError
@@ -119,6 +120,7 @@ class Peer:
             random=load.random,
             wall=time.time,
             version=__version__,
+            counters=Counters(),
         )
 
     async def run(self) -> None:
@@ -165,19 +167,19 @@ class Peer:
         self._was_ready = True
         self._link = link
 
-    def session_lost(self, error: ConnectionClosed) -> None:
+    def session_lost(self, link: Link, error: ConnectionClosed) -> None:
         if self._link is not None and not self._closing:
             code = error.code
             name = CloseCode(code).name.lower() if code in CloseCode._value2member_map_ else ""
             self._load.closes[f"{code} {name}".rstrip()] += 1
         self._link = None
 
-    def session_retired(self, error: ConnectionClosed) -> None:
+    def session_retired(self, link: Link, error: ConnectionClosed) -> None:
         """Nothing was left on it that matters here."""
 
     def session_held(self, link: Link) -> None:
         # What comes on this link from now on comes on the next one, too.
-        self.session_lost(ClosedOK(CloseCode.NORMAL, "moved to another connection"))
+        self.session_lost(link, ClosedOK(CloseCode.NORMAL, "moved to another connection"))
 
     def session_released(self, link: Link) -> None:
         link.abort()

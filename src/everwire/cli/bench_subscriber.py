@@ -71,8 +71,8 @@ class Subscriber(Peer):
         super().session_ready(link, payload)
         self._confirmed(payload)
 
-    def session_lost(self, error: ConnectionClosed) -> None:
-        super().session_lost(error)
+    def session_lost(self, link: Link, error: ConnectionClosed) -> None:
+        super().session_lost(link, error)
         self._by_sid.clear()
 
     def _confirmed(self, payload: Any) -> None:

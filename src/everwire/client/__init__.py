@@ -18,6 +18,17 @@ from .connect import connect
 from .entry import Ack
 from .handlers import Handlers
 from .items import Gap, Message, Snapshot
+from .observations import (
+    GapFound,
+    HeartbeatSuspect,
+    LinkLost,
+    LinkOpened,
+    PublishDropped,
+    Record,
+    RetryScheduled,
+    StateChanged,
+    TokenRefreshed,
+)
 from .overflow import Overflow
 from .records import SqliteOutbox
 from .stats import Stats
@@ -33,19 +44,28 @@ __all__ = [
     "ClientLimits",
     "ConnectionState",
     "Gap",
+    "GapFound",
     "Handlers",
+    "HeartbeatSuspect",
+    "LinkLost",
+    "LinkOpened",
     "Member",
     "Message",
     "Overflow",
     "Position",
+    "PublishDropped",
+    "Record",
+    "RetryScheduled",
     "Snapshot",
     "SqliteOutbox",
+    "StateChanged",
     "StatefulSubscription",
     "Stats",
     "Stream",
     "Subscription",
     "SubscriptionState",
     "Token",
+    "TokenRefreshed",
     "Tokens",
     "Undelivered",
     "connect",

@@ -14,6 +14,7 @@ from .calling import Caller
 from .channels import Channels
 from .core import Core
 from .handlers import Handlers
+from .observations import Record
 from .overflow import Overflow
 from .publishing import Publishing
 from .records import SqliteOutbox
@@ -128,6 +129,15 @@ class Client(Caller, Channels, Publishing):
     def on_subscribed(self, function: Callable[[str, Position], None] | None) -> None:
         self._core.on_subscribed = function
 
+    @property
+    def on_record(self) -> Callable[[Record], None] | None:
+        """Is called with each event in the client's own life; see :mod:`.observations`."""
+        return self._core.counters.on_record
+
+    @on_record.setter
+    def on_record(self, function: Callable[[Record], None] | None) -> None:
+        self._core.counters.on_record = function
+
     def drop(self) -> None:
         """Drop the current connection, as a broken network would; the client reconnects."""
         link = self._core.session.link
@@ -144,7 +154,7 @@ class Client(Caller, Channels, Publishing):
     @property
     def stats(self) -> Stats:
         """What was counted so far; a snapshot."""
-        return self._core.counters.snapshot()
+        return self._core.stats
 
     def __repr__(self) -> str:
         return (

@@ -16,6 +16,7 @@ from ..net.transport import Network, not_a_url
 from ..protocol.dialects import dialect as find_dialect
 from .client import Client
 from .handlers import Handlers
+from .observations import Record
 from .overflow import Overflow, checked_overflow
 from .records import SqliteOutbox
 from .target import Target
@@ -40,6 +41,7 @@ def connect(
     timeout: float = 30.0,
     overflow: Overflow | None = None,
     outbox: str | os.PathLike[str] | SqliteOutbox | None = None,
+    on_record: Callable[[Record], None] | None = None,
 ) -> Client:
     """Make a client: use it with ``async with``, or ``await`` it.
 
@@ -70,6 +72,8 @@ def connect(
             default is ``block`` for ``publish`` and ``reject`` for ``publish_nowait``.
         outbox: the path of a file, or a :class:`SqliteOutbox`: what is published survives the
             process there until it is acknowledged. One file for each process, server and user.
+        on_record: is called with each event in the client's own life, such as
+            :class:`~everwire.client.LinkLost`; see :mod:`everwire.client.observations`.
 
     Raises:
         ConfigError: the URL or the dialect cannot be used, or there is no such policy.
@@ -96,7 +100,7 @@ def connect(
         ssl=ssl,
         connect_timeout=limits.connect_timeout if connect_timeout is None else connect_timeout,
     )
-    return Client(
+    client = Client(
         target,
         limits,
         network=network or connect_network(),
@@ -107,6 +111,8 @@ def connect(
         outbox=outbox,
         handlers=handlers,
     )
+    client.on_record = on_record
+    return client
 
 
 def connect_network(attempts: Attempts | None = None) -> Network:

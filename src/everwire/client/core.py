@@ -29,13 +29,14 @@ from ..protocol.states import ConnectionState
 from .handlers import Answering, Handlers
 from .hooks import call_hook
 from .link import Link
+from .observations import HeartbeatSuspect, LinkLost, LinkOpened, StateChanged
 from .overflow import Overflow
 from .publisher import Publisher
 from .reconcile import Reconciler
 from .records import SqliteOutbox
 from .requests import Calls
 from .session import Session
-from .stats import Counters
+from .stats import Counters, Stats
 from .streams import Streams
 from .target import Target
 
@@ -96,10 +97,13 @@ class Core:
             random=random,
             wall=wall,
             version=__version__,
+            counters=self.counters,
         )
         self._target = target
         self._timeout = timeout
         self._was_ready = False
+        self._ready_at: float | None = None
+        self._state = self.session.state
         self._tasks = TaskOwner("everwire client", on_error=self._failed)
         self._opened: asyncio.Future[None] | None = None
         self._ready_link: Link | None = None
@@ -248,6 +252,19 @@ class Core:
             raise NotSent(f"{why}: waited {seconds:g} s") from None
         return link
 
+    @property
+    def stats(self) -> Stats:
+        """See :class:`.client.Client`."""
+        outbox, subscriptions = self.publisher.outbox, list(self.subscriptions)
+        return self.counters.snapshot(
+            outbox=len(outbox),
+            outbox_bytes=outbox.size,
+            in_flight=outbox.in_flight,
+            calls=len(self.calls),
+            subscriptions=len(subscriptions),
+            queued=sum(len(each.inbox) for each in subscriptions),
+        )
+
     # ---- SessionOwner --------------------------------------------------------------
 
     def link_message(self, link: Link, message: m.ChannelMessage, size: int) -> None:
@@ -284,6 +301,8 @@ class Core:
             auth.subscribe = self.subscriptions.first_batch(size, moving=moving)
 
     def session_ready(self, link: Link, payload: Any) -> None:
+        self._ready_at = asyncio.get_running_loop().time()
+        self.counters.connects += 1
         self.counters.reconnects += self._was_ready
         self._was_ready = True
         self.subscriptions.attached(link, payload)
@@ -293,18 +312,39 @@ class Core:
         self._news.set()
         if self._opened is not None and not self._opened.done():
             self._opened.set_result(None)
+        self.counters.tell(
+            LinkOpened(
+                number=link.number, url=self.url, dialect=link.dialect.name, seconds=link.age
+            )
+        )
 
-    def session_lost(self, error: ConnectionClosed) -> None:
+    def session_lost(self, link: Link, error: ConnectionClosed) -> None:
         self._ready_link = None
+        since, self._ready_at = self._ready_at, None
         self.subscriptions.lost()
         self.publisher.lost()
         self.calls.lost(error)
         self.streams.lost(error)
         self.answering.lost()
 
-    def session_retired(self, error: ConnectionClosed) -> None:
+        held = None if since is None else asyncio.get_running_loop().time() - since
+        self._tell_lost(link, error, held)
+
+    def _tell_lost(self, link: Link, error: ConnectionClosed, held: float | None) -> None:
+        self.counters.tell(
+            LinkLost(
+                number=link.number,
+                code=error.code,
+                reason=error.reason,
+                by_us=link.by_us,
+                held=held,
+            )
+        )
+
+    def session_retired(self, link: Link, error: ConnectionClosed) -> None:
         self.streams.lost(error)
         self.answering.lost()
+        self._tell_lost(link, error, None)
 
     def session_held(self, link: Link) -> None:
         self._ready_link = None
@@ -322,4 +362,14 @@ class Core:
         self.session_ready(link, payload)
 
     def session_state(self, state: ConnectionState) -> None:
+        previous, self._state = self._state, state
+        counters = self.counters
+        counters.tell(StateChanged(state=state, previous=previous))
+        if state is ConnectionState.SUSPECT:
+            counters.suspects += 1
+            counters.tell(
+                HeartbeatSuspect(
+                    number=self.session.number, rtt=counters.smoothed_rtt, lag=counters.loop_lag
+                )
+            )
         call_hook(self.on_state, state)

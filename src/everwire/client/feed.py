@@ -361,7 +361,7 @@ class Feed:
     def _put(self, item: Item, size: int) -> None:
         self.active_at = next(self._turns)
         if type(item) is Gap:
-            self._counters.gaps += 1
+            self._counters.gap(item)
         self.inbox.put(item, size)
 
     def _resync(self, delay: float) -> None:

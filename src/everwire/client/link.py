@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import msgspec
 
@@ -21,7 +21,9 @@ from ..protocol import messages as m
 from ..protocol.dialects import BadMessage, Dialect
 from .handover import Notice
 from .heartbeat import Heartbeat
+from .observe import of_message
 from .raw_link import RawLink
+from .stats import Traffic, measured
 
 logger = logging.getLogger("everwire.client")
 
@@ -75,8 +77,9 @@ class Link(RawLink):
         limits: ClientLimits,
         owner: LinkOwner,
         wall: Callable[[], float],
+        traffic: Traffic,
     ) -> None:
-        super().__init__(number, close_timeout=limits.close_timeout, wall=wall)
+        super().__init__(number, close_timeout=limits.close_timeout, wall=wall, traffic=traffic)
         self.dialect = dialect
         self.hello: m.Hello | None = None
         self.message_limit = limits.message
@@ -93,6 +96,7 @@ class Link(RawLink):
         self._waiting: dict[m.RequestId, tuple[Answered, Any]] = {}
         self._news = asyncio.Event()  # hello, the last answer, or the end
         self._serial = 0
+        self._timed: tuple[m.RequestId | None, float] | None = None  # a round trip under way
 
     # ---- life ------------------------------------------------------------------
 
@@ -133,6 +137,12 @@ class Link(RawLink):
             )
         self.flush()
 
+    def describe(self, payload: bytes | memoryview) -> str:
+        try:
+            return of_message(self.dialect.decode(payload))
+        except BadMessage:
+            return super().describe(payload)
+
     def start_heartbeat(self) -> None:
         """Watch the link from now on, at the pace that the server announced."""
         now, wall = self._loop.time(), self._wall()
@@ -145,6 +155,7 @@ class Link(RawLink):
 
     def probe(self) -> None:
         if self.dialect.needs_auth:
+            self._timed = (None, self._loop.time())
             self.send(m.Ping(int(self._wall() * 1000)))
         else:
             super().probe()
@@ -187,6 +198,8 @@ class Link(RawLink):
     def expect(self, request_id: m.RequestId, answered: Answered, context: Any) -> None:
         """Have ``answered(context, answer)`` called, as for :meth:`ask`; the request follows."""
         self._waiting[request_id] = (answered, context)
+        if self._timed is None:
+            self._timed = (request_id, self._loop.time())
 
     def ask(
         self,
@@ -195,6 +208,8 @@ class Link(RawLink):
         answered: Answered,
         context: Any,
         within: float | None = None,
+        *,
+        timed: bool = True,
     ) -> None:
         """Send an encoded request; ``answered(context, answer)`` is called with the answer.
 
@@ -207,8 +222,12 @@ class Link(RawLink):
             context: its first argument.
             within: seconds after which a missing answer means that the server is broken,
                 and the link is dropped.
+            timed: the answer comes at once, and may tell how long a round trip takes.
         """
-        self._waiting[request_id] = (answered, context)
+        if timed:
+            self.expect(request_id, answered, context)
+        else:
+            self._waiting[request_id] = (answered, context)
         self.send_bytes(payload)
         if within is not None:
             self._loop.call_later(within, self._overdue, request_id)
@@ -220,8 +239,18 @@ class Link(RawLink):
     def forget(self, request_id: m.RequestId) -> None:
         """Ignore the answer to a request."""
         self._waiting.pop(request_id, None)
+        if self._timed is not None and self._timed[0] == request_id:
+            self._timed = None
         if not self._waiting:
             self._news.set()
+
+    async def fail(self, error: Exception) -> NoReturn:
+        """Raise ``error``, or the close code that follows it: it says more of what to do next."""
+        try:
+            async with asyncio.timeout(self._limits.close_timeout):
+                raise await self.wait_ended() from error
+        except TimeoutError:
+            raise error from None
 
     # ---- giving way to another -----------------------------------------------------
 
@@ -255,7 +284,7 @@ class Link(RawLink):
     def received(self, opcode: int, payload: bytes | memoryview) -> None:
         if self.error is not None:
             return
-        self.note_life()
+        self.note_message(payload)
         try:
             message = self.dialect.decode(payload)
             if isinstance(message, m.ChannelMessage):
@@ -267,7 +296,9 @@ class Link(RawLink):
                 self.send(m.Pong(message.time))
             elif isinstance(message, m.Hello):
                 self._greeted(message)
-            elif not isinstance(message, m.Pong):
+            elif isinstance(message, m.Pong):
+                self._round_trip(None)
+            else:
                 self._owner.link_pushed(self, message)
         except BadMessage as error:
             self._bad(error)
@@ -293,6 +324,7 @@ class Link(RawLink):
     def _answer(self, answer: Answer) -> None:
         found = self._waiting.get(answer.request_id) if answer.request_id is not None else None
         if found is not None:
+            self._round_trip(answer.request_id)
             if not (isinstance(answer, m.Response) and answer.more):
                 assert answer.request_id is not None
                 del self._waiting[answer.request_id]
@@ -301,6 +333,11 @@ class Link(RawLink):
             found[0](found[1], answer)
         elif answer.request_id is None:
             self._owner.link_pushed(self, answer)
+
+    def _round_trip(self, request_id: m.RequestId | None) -> None:
+        if self._timed is not None and self._timed[0] == request_id:
+            measured(self.traffic, self._loop.time() - self._timed[1])
+            self._timed = None
 
     def _bad(self, error: BadMessage) -> None:
         if error.unknown_type or not self.dialect.needs_auth:

@@ -26,6 +26,7 @@ from ..protocol.messages import Position
 from .entry import Ack, Entry, remembered
 from .hooks import call_hook
 from .link import Answer, Link
+from .observations import PublishDropped
 from .outbox import Lane, Outbox
 from .overflow import Overflow, checked_overflow
 from .records import SqliteOutbox
@@ -189,6 +190,8 @@ class Publisher:
     def ended(self, entry: Entry, error: Exception | None, told: bool) -> None:
         if error is None and self.durability is None:
             return
+        if error is not None:
+            self._counters.tell(PublishDropped(channel=entry.channel, id=entry.id, cause=error))
         if self.durability is not None and entry.taken and not isinstance(error, Superseded):
             if error is None or told:
                 self.durability.delete(entry)

@@ -14,6 +14,8 @@ from ..codes import CloseCode
 from ..errors import ClosedError, ClosedOK, ConnectionClosed, RequestTimeout
 from ..net.transport import ClientTransport, Network, Transport
 from .heartbeat import Heartbeat, Verdict
+from .observe import of_payload, show, watched
+from .stats import Traffic
 
 
 class RawLink:
@@ -26,6 +28,7 @@ class RawLink:
         number: counts the links of an owner, from 1: what an older one tells is stale.
         close_timeout: seconds for the closing handshake.
         wall: the time in seconds since 1970.
+        traffic: counts what goes over it.
 
     Attributes:
         error: why it ended, None while it lasts.
@@ -33,14 +36,23 @@ class RawLink:
         writable: its write buffer is below the high-water mark.
     """
 
-    def __init__(self, number: int, *, close_timeout: float, wall: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        number: int,
+        *,
+        close_timeout: float,
+        wall: Callable[[], float],
+        traffic: Traffic,
+    ) -> None:
         self.number = number
+        self.traffic = traffic
         self.error: ConnectionClosed | None = None
         self.by_us = False
         self.writable = True
         self._close_timeout = close_timeout
         self._wall = wall
         self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
         self._transport: ClientTransport | None = None
         self._unsent: list[tuple[int, bytes]] = []  # written before the transport was known
         self._ended = asyncio.Event()
@@ -51,8 +63,12 @@ class RawLink:
     # ---- what a subclass does ----------------------------------------------------
 
     def received(self, opcode: int, payload: bytes | memoryview) -> None:
-        """See :class:`~everwire.net.transport.Receiver`; calls :meth:`note_life`."""
+        """See :class:`~everwire.net.transport.Receiver`; calls :meth:`note_message`."""
         raise NotImplementedError
+
+    def describe(self, payload: bytes | memoryview) -> str:
+        """A message as the debug log shows it."""
+        return of_payload(payload)
 
     def probe(self) -> None:
         """Send what a living peer answers."""
@@ -123,6 +139,7 @@ class RawLink:
         """Send a message; nothing happens on a link that ended."""
         if self.error is not None:
             return
+        self._note_sent(payload)
         if self._transport is None:
             self._unsent.append((opcode, payload))
         else:
@@ -132,10 +149,17 @@ class RawLink:
         """Send messages, in one write where the transport can."""
         if self.error is not None:
             return
+        for payload in payloads:
+            self._note_sent(payload)
         if self._transport is None:
             self._unsent.extend((opcode, payload) for payload in payloads)
         else:
             self._transport.send_many(opcode, payloads)
+
+    def _note_sent(self, payload: bytes) -> None:
+        self.traffic.bytes_out += len(payload)
+        if watched():
+            show(self.number, ">", self.describe(payload), len(payload))
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Begin the closing handshake.
@@ -189,7 +213,9 @@ class RawLink:
         beat = self._beat
         assert beat is not None
         suspected = beat.probing is not None
-        match beat.check(self._loop.time(), self._wall(), moved=self._moved()):
+        now = self._loop.time()
+        self.traffic.loop_lag = max(0.0, now - beat.due)
+        match beat.check(now, self._wall(), moved=self._moved()):
             case Verdict.DEAD:
                 self.abort(CloseCode.HEARTBEAT, "nothing arrived within the heartbeat's deadline")
                 return
@@ -211,6 +237,18 @@ class RawLink:
         moved = came != self._came or waiting < self._waiting_out
         self._came, self._waiting_out = came, waiting
         return moved
+
+    @property
+    def age(self) -> float:
+        """Seconds since the attempt at it began."""
+        return self._loop.time() - self._began
+
+    def note_message(self, payload: bytes | memoryview) -> None:
+        """A message came."""
+        self.note_life()
+        self.traffic.bytes_in += len(payload)
+        if watched():
+            show(self.number, "<", self.describe(payload), len(payload))
 
     def note_life(self) -> None:
         """Something came."""

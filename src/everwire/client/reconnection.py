@@ -120,7 +120,9 @@ class Reconnection:
         fresh_credentials: bool = False,
         is_refusal: Callable[[Exception], bool] = is_refused_token,
         default: Callable[[Failure], Retry | Stop] = decide_for_client,
+        on_retry: Callable[[float, int, Exception], None] | None = None,
     ) -> None:
+        self._on_retry = on_retry
         self.leaving_at: float | None = None
         self._attempts = attempts
         self._random = random
@@ -265,6 +267,8 @@ class Reconnection:
         pause = self.after(error, by_us=by_us, standing=standing)
         why = str(error) or type(error).__name__
         logger.info("link %d: %s; again in %.2f s", number, why, pause.seconds)
+        if self._on_retry is not None:
+            self._on_retry(pause.seconds, self._retries, error)
         await self.wait(pause)
 
     async def wait(self, pause: Pause) -> None:

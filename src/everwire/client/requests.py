@@ -147,7 +147,7 @@ class Calls:
             return
         call.request_id = request_id
         call.sent = True
-        link.ask(request_id, encoded, self._answered, call)
+        link.ask(request_id, encoded, self._answered, call, timed=False)
 
     def _answered(self, call: Call, answer: Answer) -> None:
         call.request_id = None

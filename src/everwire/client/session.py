@@ -1,8 +1,6 @@
 """Keeps a client connected: one link after the other, until it ends for good.
 
-When to try again, and which failures are final, :mod:`.reconnection` decides. One attempt
-is :class:`~.link.Link`; what goes over it belongs to :mod:`.client`. An attempt is made
-when there is no link, or beside one that is to be left: see :mod:`.handover`.
+One attempt is :class:`~.link.Link`; what goes over it belongs to :mod:`.client`.
 """
 
 from __future__ import annotations
@@ -29,9 +27,11 @@ from ..protocol.answers import answer_error
 from ..protocol.states import CONNECTION, ConnectionState as State, Machine
 from .handover import Notice, greeting, settle
 from .link import Answer, Link
+from .observations import TokenRefreshed
 from .reconnection import Reconnection
 from .refreshing import Refreshing
 from .session_owner import SessionOwner
+from .stats import Counters
 from .target import Target
 from .tokens import Token
 from .verdict import final_error, is_refused_token
@@ -64,6 +64,7 @@ class Session:
         random: Random,
         wall: Callable[[], float],
         version: str,
+        counters: Counters,
     ) -> None:
         self.link: Link | None = None
         self._next: Link | None = None
@@ -78,6 +79,7 @@ class Session:
         self._owner = owner
         self._network = network
         self._wall = wall
+        self._counters = counters
         self._info = m.ClientInfo(instance, target.name, version)
         self._machine = Machine(State.CONNECTING, CONNECTION)
         self._number = 0
@@ -89,6 +91,7 @@ class Session:
             random=random,
             has_credentials=target.tokens.renewable,
             fresh_credentials=target.tokens.renewable,
+            on_retry=counters.retrying,
         )
         self._token: Token | None = None
         self._refused: Token | None = None
@@ -121,7 +124,8 @@ class Session:
         try:
             while True:
                 self._number += 1
-                link = Link(self._number, self._target.dialect, self._limits, self, self._wall)
+                dialect, counters = self._target.dialect, self._counters
+                link = Link(self._number, dialect, self._limits, self, self._wall, counters)
                 end = await self._open(link) or await self._keep(link)
                 if self.state is State.CLOSING:
                     return
@@ -153,8 +157,10 @@ class Session:
         self._reconnection.begin(target.url)
         error: Exception
         try:
-            now = self._server_time()
+            known, now = self._token, self._server_time()
             token = self._token = await target.tokens.get(now, instead_of=self._refused)
+            if token is not known and target.tokens.renewable:
+                self._counters.tell(TokenRefreshed())
             if self.link is None:
                 self.link = link
             else:
@@ -238,17 +244,9 @@ class Session:
         except RequestError as error:
             if not target.dialect.needs_auth:
                 raise
-            await self._prefer_close_code(link, error)
+            await link.fail(error)
         finally:
             self._asking = self._answered = None
-
-    async def _prefer_close_code(self, link: Link, error: RequestError) -> None:
-        """A refusal is followed by a close code, which says more of what to do next."""
-        try:
-            async with asyncio.timeout(self._limits.close_timeout):
-                raise await link.wait_ended() from error
-        except TimeoutError:
-            raise error from None
 
     def _auth_answered(self, link: Link, answer: Answer) -> None:
         answered = self._answered
@@ -291,6 +289,7 @@ class Session:
 
     def _renewed(self, token: Token) -> None:
         self._token = token  # if one is refused, it is that
+        self._counters.tell(TokenRefreshed())
 
     # ---- LinkOwner ---------------------------------------------------------------
 
@@ -325,7 +324,7 @@ class Session:
                 self._answered.set_exception(error)
         if link is self._retired:
             self._retired = None
-            self._owner.session_retired(error)
+            self._owner.session_retired(link, error)
         elif link is self._next:
             self._next = None
             if self.link is not None and self.link.held and self.state is not State.CLOSING:
@@ -340,7 +339,7 @@ class Session:
         beside, self._next = self._next, None
         self.link = beside
         self._stop_refreshing()
-        self._owner.session_lost(error)
+        self._owner.session_lost(link, error)
         if self.state is State.CLOSING:
             return
         if self.state is State.DRAINING and not link.by_us:

@@ -28,10 +28,10 @@ class SessionOwner(Protocol):
     def session_ready(self, link: Link, payload: Any) -> None:
         """A link is ready; ``payload`` is what ``auth`` was answered with."""
 
-    def session_lost(self, error: ConnectionClosed) -> None:
+    def session_lost(self, link: Link, error: ConnectionClosed) -> None:
         """The link is gone."""
 
-    def session_retired(self, error: ConnectionClosed) -> None:
+    def session_retired(self, link: Link, error: ConnectionClosed) -> None:
         """The link that was moved away from is gone."""
 
     def session_held(self, link: Link) -> None:

@@ -61,7 +61,13 @@ class SocketCore:
         self.end: Exception | None = None
         self.stats = SocketStats()
         self.session = SocketSession(
-            target, limits, self, network=network, random=random, wall=wall
+            target,
+            limits,
+            self,
+            network=network,
+            random=random,
+            wall=wall,
+            traffic=self.stats,
         )
         self.queue = SendQueue(
             messages=limits.outbox_messages, size=limits.outbox_bytes, lost=self._lost

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import ConnectionClosed
 from ..protocol.states import ConnectionState
+from .stats import Traffic
 
 
 class Hooks:
@@ -35,8 +36,8 @@ class Hooks:
 
 
 @dataclass(slots=True)
-class SocketStats:
-    """What a socket has done since it began.
+class SocketStats(Traffic):
+    """What a socket has done since it began; see also :class:`~.stats.Traffic`.
 
     Attributes:
         sent: messages that have left.

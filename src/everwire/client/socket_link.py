@@ -14,6 +14,7 @@ from ..protocol.frames import Opcode
 from .heartbeat import Heartbeat
 from .pings import Ping
 from .raw_link import RawLink
+from .stats import Traffic
 
 logger = logging.getLogger("everwire.socket")
 
@@ -49,8 +50,9 @@ class SocketLink(RawLink):
         limits: ClientLimits,
         ping: Ping | None,
         wall: Callable[[], float],
+        traffic: Traffic,
     ) -> None:
-        super().__init__(number, close_timeout=limits.close_timeout, wall=wall)
+        super().__init__(number, close_timeout=limits.close_timeout, wall=wall, traffic=traffic)
         self.unsure = False
         self._owner = owner
         self._limits = limits
@@ -108,7 +110,7 @@ class SocketLink(RawLink):
     def received(self, opcode: int, payload: bytes | memoryview) -> None:
         if self.error is not None:
             return
-        self.note_life()
+        self.note_message(payload)
         message = str(payload, "utf-8") if opcode == Opcode.TEXT else bytes(payload)
         try:
             if self._ping is not None and self._is_pong(message):

@@ -22,6 +22,7 @@ from .provider import ask
 from .proxies import proxy_for
 from .reconnection import Decide, Reconnection, decide_for_socket
 from .socket_link import SocketLink, SocketLinkOwner
+from .stats import Traffic
 
 logger = logging.getLogger("everwire.socket")
 
@@ -77,6 +78,7 @@ class SocketSession:
         network: Network,
         random: Random,
         wall: Callable[[], float],
+        traffic: Traffic,
     ) -> None:
         self.link: SocketLink | None = None
         self.transport: Transport | None = None
@@ -87,6 +89,7 @@ class SocketSession:
         self._owner = owner
         self._network = network
         self._wall = wall
+        self._traffic = traffic
         self._machine = Machine(State.CONNECTING, CONNECTION)
         self._number = 0
         fresh = callable(target.url) or callable(target.headers)
@@ -137,7 +140,12 @@ class SocketSession:
         """Make one attempt and see it through; return why it ended, and whether we ended it."""
         self._number += 1
         link = SocketLink(
-            self._number, self._owner, self._limits, self._target.heartbeat, self._wall
+            self._number,
+            self._owner,
+            self._limits,
+            self._target.heartbeat,
+            self._wall,
+            self._traffic,
         )
         error: Exception
         try:

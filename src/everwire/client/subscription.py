@@ -126,6 +126,11 @@ class Reading(Generic[T]):
         if self._feed.error is not None:
             raise self._feed.error.with_traceback(None)
 
+    @property
+    def queued(self) -> int:
+        """Items that have come and were not handed over yet."""
+        return len(self._feed.inbox)
+
     def __aiter__(self) -> Self:
         return self
 

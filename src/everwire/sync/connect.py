@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
 from ..client.connect import connect as async_connect
-from ..client.session import Token
+from ..client.observations import Record
+from ..client.overflow import Overflow
+from ..client.provider import Token
+from ..client.records import SqliteOutbox
 from ..limits import ClientLimits
 from ..net.transport import Network
 from .background import background, in_thread
@@ -30,6 +34,9 @@ def connect(
     wall: Callable[[], float] = time.time,
     connect_timeout: float | None = None,
     timeout: float = 30.0,
+    overflow: Overflow | None = None,
+    outbox: str | os.PathLike[str] | SqliteOutbox | None = None,
+    on_record: Callable[[Record], None] | None = None,
 ) -> Client:
     """Make a client: use it with ``with``, or call its ``open()``.
 
@@ -52,9 +59,15 @@ def connect(
         wall: the time in seconds since 1970.
         connect_timeout: seconds for one attempt; the default is the limits'.
         timeout: seconds for which entering waits, over as many attempts as fit.
+        overflow: what happens when the outbox is full; see :data:`.overflow.Overflow`. The
+            default is ``block`` for ``publish`` and ``reject`` for ``publish_nowait``.
+        outbox: the path of a file, or a :class:`SqliteOutbox`: what is published survives the
+            process there until it is acknowledged. One file for each process, server and user.
+        on_record: is called with each event in the client's own life, such as
+            :class:`~everwire.client.LinkLost`; see :mod:`everwire.client.observations`.
 
     Raises:
-        ConfigError: the URL or the dialect cannot be used.
+        ConfigError: the URL or the dialect cannot be used, or there is no such policy.
     """
     home = background()
     return Client(
@@ -74,6 +87,9 @@ def connect(
                 wall=wall,
                 connect_timeout=connect_timeout,
                 timeout=timeout,
+                overflow=overflow,
+                outbox=outbox,
+                on_record=on_record,
             )
         ),
     )

@@ -332,3 +332,8 @@ class Socket(Iterating[AsyncSocket, str | bytes]):
     def waiting(self) -> int:
         """Messages that wait to be sent."""
         return self._do(lambda: self._inside.waiting)
+
+    @property
+    def unread(self) -> int:
+        """Messages that came and were not taken yet."""
+        return self._do(lambda: self._inside.unread)
