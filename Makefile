@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE_STAMPS := $(patsubst %/package.json,%/node_modules/.installed,\
-	$(wildcard tests/browser/package.json tests/client/real/package.json tests/seed/package.json))
+	$(wildcard tests/browser/package.json tests/client/real/package.json \
+	tests/seed/package.json tests/typing/package.json))
 
 NPM_QUIETLY := --no-audit --no-fund --no-update-notifier --loglevel=error
 
@@ -16,7 +17,7 @@ NPM_QUIETLY := --no-audit --no-fund --no-update-notifier --loglevel=error
 help:
 	@echo 'make setup      .venv with the package (editable) and the tools that test and lint it'
 	@echo 'make demo       a server to play with: ws://127.0.0.1:8000/ws, page http://127.0.0.1:8000/'
-	@echo 'make check      ruff, mypy, import-linter: seconds'
+	@echo 'make check      ruff, mypy, pyright, import-linter: seconds'
 	@echo 'make test       every test; ARGS="-k name" for some of them'
 	@echo 'make test-seed  the tests against the seed: SEED_DIR=its folder'
 	@echo 'make bench      the server against floors written in C: under ten minutes'
@@ -41,10 +42,11 @@ $(STAMP): pyproject.toml
 demo: setup
 	@$(BIN)/everwire demo
 
-check: setup
+check: setup tests/typing/node_modules/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	tests/typing/node_modules/.bin/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-logo
 
 bench: setup
@@ -79,4 +81,5 @@ node-modules: $(NODE_STAMPS)
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
-	rm -rf tests/browser/node_modules tests/client/real/node_modules tests/seed/node_modules
+	rm -rf tests/browser/node_modules tests/client/real/node_modules tests/seed/node_modules \
+		tests/typing/node_modules

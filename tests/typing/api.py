@@ -40,7 +40,25 @@ from everwire import (
     connect,
     from_thread,
 )
-from everwire.client import Ack, StatefulSubscription, Subscription
+from everwire.brokers.base import Page
+from everwire.client import (
+    Ack,
+    ChannelPresence,
+    ConnectionState,
+    GapFound,
+    HeartbeatSuspect,
+    LinkLost,
+    LinkOpened,
+    Member,
+    Record,
+    RetryScheduled,
+    StateChanged,
+    StatefulSubscription,
+    Stats,
+    Subscription,
+    TokenRefreshed,
+)
+from everwire.server.node import Node
 
 wire = Everwire("memory://", limits=Limits(message=64 * 1024), allow_anonymous=False)
 
@@ -236,3 +254,58 @@ async def errors() -> None:
     except (ConfigError, DeliveryUnknown, NotSent, OutboxFull, RequestTimeout) as error:
         root: EverwireError = error
         print(root)
+
+
+def watch(record: Record) -> None:
+    match record:
+        case StateChanged(state=state, previous=previous):
+            assert_type(state, ConnectionState)
+            assert_type(previous, ConnectionState)
+        case LinkOpened(number=number, url=url, dialect=dialect, seconds=seconds):
+            print(number, url, dialect, seconds)
+        case LinkLost(code=code, reason=reason, by_us=by_us, held=held):
+            assert_type(code, int)
+            assert_type(reason, str)
+            assert_type(by_us, bool)
+            assert_type(held, float | None)
+        case RetryScheduled(delay=delay, attempt=attempt, cause=cause):
+            assert_type(delay, float)
+            assert_type(attempt, int)
+            assert_type(cause, Exception)
+        case HeartbeatSuspect(rtt=rtt, lag=lag):
+            assert_type(rtt, float | None)
+            assert_type(lag, float)
+        case GapFound(channel=channel, position=position):
+            assert_type(channel, str)
+            assert_type(position, Position | None)
+        case TokenRefreshed():
+            pass
+        case _:
+            print(record)
+
+
+async def observe() -> None:
+    client = await connect("ws://127.0.0.1:8000/ws", on_record=watch)
+    client.on_record = watch
+    client.on_state = print
+    client.on_event = print
+    stats = client.stats
+    assert_type(stats, Stats)
+    assert_type(stats.rtt, float | None)
+    assert_type(stats.bytes_in, int)
+    assert_type(client.state, ConnectionState)
+    assert_type(await client.history("c"), list[Message])
+    present = await client.presence("c")
+    assert_type(present, ChannelPresence)
+    assert_type(present.members, list[Member])
+    client.drop()
+
+
+async def run_a_node() -> None:
+    node = await wire.start()
+    assert_type(node, Node)
+    assert_type(wire.node, Node)
+    assert_type(wire.has_authenticator, bool)
+    assert_type(await wire.history("c", limit=5), Page)
+    await wire.stop()
+    wire.asgi()

@@ -1,4 +1,4 @@
-"""Sockets as users write them: checked by mypy, never run."""
+"""Sockets as users write them: checked by mypy and pyright, never run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from everwire import (
     ClientLimits,
     ConnectionClosed,
     CustomPing,
+    Dropped,
     Failure,
     JsonPing,
     NativePing,
@@ -18,7 +19,9 @@ from everwire import (
     Socket,
     SocketStats,
     Stop,
+    Superseded,
 )
+from everwire.client import ConnectionState
 
 
 async def headers() -> Mapping[str, str]:
@@ -59,3 +62,28 @@ async def everything() -> None:
     Socket("ws://host", heartbeat=NativePing(interval=5.0))
     Socket("ws://host", heartbeat=CustomPing(send="?", expect=lambda message: message == "!"))
     Socket("ws://host", heartbeat=None)
+
+
+async def url() -> str:
+    return "ws://127.0.0.1:8000/?token=t"
+
+
+def told(data: str | bytes, error: Exception) -> None:
+    print(len(data), isinstance(error, (Dropped, Superseded)))
+
+
+async def the_rest() -> None:
+    socket = await Socket(url, heartbeat=JsonPing(), on_drop=told)
+    assert_type(socket, Socket)
+    assert_type(socket.state, ConnectionState)
+    assert_type(socket.stats.bytes_in, int)
+    assert_type(socket.error, Exception | None)
+    assert_type(socket.waiting, int)
+    socket.on_open = None
+    socket.on_error = print
+    socket.on_state = print
+    socket.on_drop = told
+    socket.drop()
+    socket.hurry()
+    Socket("ws://127.0.0.1:8000/", overflow="drop")  # type: ignore[arg-type]
+    await socket.close(1001, "going")

@@ -260,6 +260,12 @@ class Socket(Hooks):
         return self
 
     async def __anext__(self) -> str | bytes:
+        """Return the next message. Cancelling loses none.
+
+        Raises:
+            StopAsyncIteration: the socket was closed, and all that came has been read.
+            ConnectionClosed: it ended otherwise; or what else it ended with.
+        """
         try:
             return await self._core.receive()
         except Exception:

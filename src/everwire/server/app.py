@@ -307,7 +307,11 @@ class Everwire:
 
     @awaitable_only
     async def stop(self) -> None:
-        """Close all connections and stop the node. Safe to call twice."""
+        """Close all connections and stop the node. Safe to call twice.
+
+        Takes a few seconds at most. Cancelling leaves it half stopped: the connections are
+        told, but what the broker has not written yet may be lost.
+        """
         node, self._node = self._node, None
         if node is not None:
             await node.stop()
@@ -329,6 +333,8 @@ class Everwire:
         compression: bool = False,
     ) -> AsyncIterator[Server]:
         """Run the node and listen, for as long as the block lasts.
+
+        Cancelling inside the block ends both, as leaving it does: without draining.
 
         Args:
             host: the address to listen on.

@@ -72,7 +72,7 @@ class Server:
     async def start(
         self, host: str, port: int, *, tls: Tls | None = None, reuse_port: bool = False
     ) -> None:
-        """Listen on an address.
+        """Listen on an address. Cancelling leaves it unbound, or bound until ``close()``.
 
         Raises:
             ConfigError: it cannot be used.
@@ -82,7 +82,7 @@ class Server:
         await self._listener.start(host, port, tls=tls, reuse_port=reuse_port)
 
     async def start_unix(self, path: str) -> None:
-        """Listen on a Unix socket, too.
+        """Listen on a Unix socket, too. Cancelling is as in :meth:`start`.
 
         Raises:
             ConfigError: the path cannot be used.

@@ -185,7 +185,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self,
         timeout: float | None = None,  # noqa: ASYNC109  # as asyncio has it
     ) -> None:
-        """Wait (really) until the threads of the default executor have ended."""
+        """Wait (really) until the threads of the default executor have ended.
+
+        Cancelling does not end them.
+        """
         with self.hold():
             await super().shutdown_default_executor()
 
