@@ -14,15 +14,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CLIENT = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
 PRINTED_URL = "ws://127.0.0.1:8000/ws"
 BIN = Path(sys.executable).parent
 
 Start = Callable[..., Any]
 
 
-def blocks() -> Iterator[tuple[str, str]]:
-    """Yield the Python blocks whose first line names their file."""
-    for block in re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE):
+def blocks(page: str) -> Iterator[tuple[str, str]]:
+    """Yield the Python blocks, whose first line names their file."""
+    for block in re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE):
         name = re.match(r"# (\w+\.py)\b", block)
         assert name, f"each Python block begins with its file's name, not {block[:40]!r}"
         yield name[1], block
@@ -30,16 +31,20 @@ def blocks() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, code in blocks():
+    for name, code in [*blocks(README), *blocks(CLIENT)]:
         (tmp_path / name).write_text(code)
     return tmp_path
 
 
+def run(start: Start, folder: Path, name: str, url: str) -> Any:
+    code = (folder / name).read_text()
+    (folder / name).write_text(code.replace(PRINTED_URL, url))
+    return start([sys.executable, "-u", name], cwd=folder)
+
+
 def run_client(start: Start, folder: Path, url: str) -> Any:
-    code = (folder / "client.py").read_text()
-    assert PRINTED_URL in code
-    (folder / "client.py").write_text(code.replace(PRINTED_URL, url))
-    child = start([sys.executable, "-u", "client.py"], cwd=folder)
+    assert PRINTED_URL in (folder / "client.py").read_text()
+    child = run(start, folder, "client.py", url)
     child.line(r"^stored at Position\(epoch='.+', offset=1, id='.+'\)$")
     child.line(r"^\['ada'\]$")
     child.line(r"^\{'by': 'ada', 'text': 'hi'\}$")
@@ -53,7 +58,7 @@ def publish(everwire: Start, url: str, text: str) -> None:
 
 
 def test_there_is_a_server_and_a_client() -> None:
-    assert [name for name, _ in blocks()] == ["chat.py", "client.py"]
+    assert [name for name, _ in blocks(README)] == ["chat.py", "client.py", "script.py"]
 
 
 def test_everwire_serve_runs_the_server_and_the_client_survives_its_restart(
@@ -84,6 +89,36 @@ def test_uvicorn_runs_the_server(start: Start, everwire: Start, folder: Path) ->
     host.signal()
     assert host.wait() in (0, -signal.SIGTERM)  # having shut down, uvicorn raises it again
     host.line("Finished server process", stream="err")
+
+
+def test_the_script_that_blocks_runs_too(
+    start: Start, serve: Start, everwire: Start, folder: Path
+) -> None:
+    served = serve("serve", "chat:wire", cwd=folder)
+    script = run(start, folder, "script.py", served.url)
+    script.line(r"^stored at Position\(epoch='.+', offset=1, id='.+'\)$")
+    script.line("^subscribed$")
+    publish(everwire, served.url, "to the script")
+    script.line(r"^Message\(channel='chat:lobby', data=\{'text': 'to the script'\}")
+
+
+def printed(page: str) -> Iterator[tuple[str, str]]:
+    """Yield the files with what they print, which stands below each of them."""
+    yield from re.findall(
+        r"^```python\n# (\w+\.py)\n.*?^```\n+^```text\n(.*?)^```$", page, re.DOTALL | re.MULTILINE
+    )
+
+
+def test_the_page_of_the_client_says_what_its_examples_print(
+    start: Start, serve: Start, folder: Path
+) -> None:
+    served = serve("serve", "chat:wire", cwd=folder)
+    assert [name for name, _ in printed(CLIENT)] == [name for name, _ in blocks(CLIENT)]
+    for name, output in printed(CLIENT):
+        child = run(start, folder, name, served.url)
+        assert child.wait() == 0, child
+        assert child.out == output.splitlines(), child
+        assert child.err == [], child
 
 
 def test_an_unknown_token_is_told_so_in_one_line(
