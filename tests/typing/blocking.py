@@ -7,7 +7,7 @@ from typing import Any, assert_type
 
 from everwire import ClientLimits, ConnectionClosed, Gap, Message, Position, SocketStats
 from everwire.client import Ack, ChannelPresence, ConnectionState, Member, Stats, SubscriptionState
-from everwire.client.records import Record
+from everwire.client.observations import Record
 from everwire.sync import Client, Socket, Subscription, connect
 
 

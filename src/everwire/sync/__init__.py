@@ -24,6 +24,6 @@ from __future__ import annotations
 from .client import Client
 from .connect import connect
 from .socket import Socket
-from .subscription import Subscription
+from .subscription import StatefulSubscription, Subscription
 
-__all__ = ["Client", "Socket", "Subscription", "connect"]
+__all__ = ["Client", "Socket", "StatefulSubscription", "Subscription", "connect"]

@@ -9,13 +9,14 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from ..from_thread import running_loop, wait_on
 
 T = TypeVar("T")
+Options = TypeVar("Options", bound=Mapping[str, Any])
 
 logger = logging.getLogger("everwire.sync")
 
@@ -181,6 +182,12 @@ def in_thread(function: Any) -> Any:
         return await result if inspect.isawaitable(result) else result
 
     return call
+
+
+def in_threads(options: Options, names: Collection[str]) -> Options:
+    """The same for some of many arguments."""
+    changed = {name: in_thread(value) for name, value in options.items() if name in names}
+    return cast("Options", {**options, **changed})
 
 
 # ---- one for the process -------------------------------------------------------------

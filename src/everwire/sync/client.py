@@ -15,6 +15,7 @@ from ..client.observations import Record
 from ..client.overflow import Overflow
 from ..client.provider import Token
 from ..client.stats import Stats
+from ..client.subscription import Subscription as AsyncSubscription
 from ..client.undelivered import Undelivered
 from ..protocol.messages import Position
 from ..protocol.states import ConnectionState, SubscriptionState
@@ -70,7 +71,7 @@ class Client(Facade[AsyncClient]):
         self,
         channel: str,
         *,
-        get_state: Callable[[], Awaitable[Any]],
+        get_state: Callable[[], Any | Awaitable[Any]],
         state_first: bool = False,
         since: Position | None = None,
         presence: bool = False,
@@ -91,7 +92,7 @@ class Client(Facade[AsyncClient]):
         presence: bool = False,
         priority: int = 0,
         token: Token = None,
-        get_state: Callable[[], Awaitable[Any]] | None = None,
+        get_state: Callable[[], Any | Awaitable[Any]] | None = None,
         state_first: bool = False,
         on_message: Callable[[Message], object] | None = None,
         on_gap: Callable[[Gap], object] | None = None,
@@ -141,7 +142,7 @@ class Client(Facade[AsyncClient]):
             ConfigError: the arguments do not go together.
             ConnectionClosed: the client ended.
         """
-        return self._do(
+        inside = self._do(
             lambda: self._inside.subscribe(
                 channel,
                 since=since,
@@ -157,6 +158,9 @@ class Client(Facade[AsyncClient]):
                 stop_on_error=stop_on_error,
             )
         )
+        if isinstance(inside, AsyncSubscription):
+            return Subscription(self._background, inside)
+        return StatefulSubscription(self._background, inside)
 
     def history(
         self, channel: str, *, limit: int = 100, timeout: float | None = None

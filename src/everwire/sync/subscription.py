@@ -20,8 +20,7 @@ class Subscription(Iterating[AsyncSubscription, Message | Gap]):
 
     Iterating goes on over drops and reconnections. It ends when the subscription does
     (:meth:`unsubscribe`, or the client's ``close()``), and raises if the server ended it.
-    Who wants neither to iterate nor to leave a block awaits it: ``room = await
-    client.subscribe("chat:lobby", on_message=show)``.
+    Who wants neither to iterate nor to leave a block awaits it: ``room = client.subscribe("chat:lobby", on_message=show)``.
     """
 
     def __enter__(self) -> Self:
