@@ -10,7 +10,9 @@ SRC = Path(__file__).parent.parent / "src"
 LIMIT = 400
 
 # path below src: why it is longer
-EXCUSED: dict[str, str] = {}
+EXCUSED = {
+    "everwire/sync/client.py": "scripts/sync-facade writes it",
+}
 
 FILES = sorted(
     path.relative_to(SRC).as_posix()

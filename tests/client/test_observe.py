@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from everwire import Everwire, Identity, Unauthorized
+from everwire import DeliveryUnknown, Dropped, Everwire, Identity, Unauthorized
 from everwire.client import (
     GapFound,
     HeartbeatSuspect,
     LinkLost,
     LinkOpened,
+    PublishDropped,
     Record,
     RetryScheduled,
     StateChanged,
@@ -129,6 +130,26 @@ def test_a_gap_is_told_as_well() -> None:
                     await take(room, 1)
             found = [record for record in records if isinstance(record, GapFound)]
             assert found == [GapFound(channel="c", reason="dropped", position=None, from_=None)]
+
+    play(scenario)
+
+
+def test_a_publish_that_is_given_up_is_told_with_its_cause() -> None:
+    async def scenario() -> None:
+        records: list[Record] = []
+        network = Network()
+        Script(network)  # which answers no publish
+        limits = dataclasses.replace(FAST, outbox_messages=1)
+        async with client_to(network, on_record=records.append, limits=limits) as client:
+            first = client.publish_nowait("c", 1, ttl=5)
+            with pytest.raises(Dropped):
+                await client.publish("d", 2, overflow="drop_newest")
+            with pytest.raises(DeliveryUnknown):
+                await first
+        dropped = [record for record in records if isinstance(record, PublishDropped)]
+        assert [(one.channel, type(one.cause)) for one in dropped] == [
+            ("d", Dropped), ("c", DeliveryUnknown),
+        ]  # fmt: skip
 
     play(scenario)
 

@@ -50,6 +50,8 @@ from everwire.client import (
     LinkLost,
     LinkOpened,
     Member,
+    Overflow,
+    PublishDropped,
     Record,
     RetryScheduled,
     StateChanged,
@@ -278,6 +280,9 @@ def watch(record: Record) -> None:
         case GapFound(channel=channel, position=position):
             assert_type(channel, str)
             assert_type(position, Position | None)
+        case PublishDropped(channel=channel, cause=cause):
+            assert_type(channel, str)
+            assert_type(cause, Exception)
         case TokenRefreshed():
             pass
         case _:
@@ -287,6 +292,7 @@ def watch(record: Record) -> None:
 async def observe() -> None:
     client = await connect("ws://127.0.0.1:8000/ws", on_record=watch)
     client.on_record = watch
+    client.on_subscribed = lambda channel, start: print(channel, assert_type(start, Position))
     client.on_state = print
     client.on_event = print
     stats = client.stats
@@ -299,6 +305,8 @@ async def observe() -> None:
     assert_type(present, ChannelPresence)
     assert_type(present.members, list[Member])
     client.drop()
+    policy: Overflow = "drop_oldest"
+    await connect("ws://127.0.0.1:8000/ws", overflow=policy)
 
 
 async def run_a_node() -> None:

@@ -43,6 +43,7 @@ def use() -> None:
         assert_type(client.stats, Stats)
         client.on_state = lambda state: print(assert_type(state, ConnectionState))
         client.on_event = print
+        client.on_subscribed = None
         client.on_record = watch
         client.drop()
         client.publish()  # type: ignore[call-arg]
@@ -92,6 +93,7 @@ def sockets() -> None:
         assert_type(socket.error, Exception | None)
         assert_type(socket.subprotocol, str | None)
         assert_type(socket.waiting, int)
+        assert_type(socket.unread, int)
         socket.on_open = None
         socket.on_message = print
         socket.on_error = print

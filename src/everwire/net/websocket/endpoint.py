@@ -100,7 +100,9 @@ class WebSocket(WSListener):
         self._picows.send_close(cast("Any", code), body[2:])
 
     def abort(self) -> None:
-        if self._picows is not None:
+        if self._picows is None:
+            self._over = True  # it may connect all the same
+        else:
             self.write = _ignore
             self._picows.disconnect(graceful=False)
 
@@ -149,6 +151,8 @@ class WebSocket(WSListener):
                 self.remote = _address(underlying.get_extra_info("peername"))
         # Nobody asks for the headers again, and they are 2 KiB a connection.
         transport.request.headers = transport.response.headers = cast("Any", None)
+        if self._over:
+            self.abort()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         self.came = frame.tail_size
