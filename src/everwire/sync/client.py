@@ -8,19 +8,21 @@ from types import TracebackType
 from typing import Any, Literal, Self, overload
 
 from ..client.builtin import ChannelPresence
-from ..client.client import Client as AsyncClient, T
+from ..client.calling import T
+from ..client.client import Client as AsyncClient
 from ..client.entry import Ack
 from ..client.items import Gap, Message, Snapshot
 from ..client.observations import Record
 from ..client.overflow import Overflow
-from ..client.provider import Token
 from ..client.stats import Stats
 from ..client.subscription import Subscription as AsyncSubscription
+from ..client.tokens import TokenSource
 from ..client.undelivered import Undelivered
 from ..protocol.messages import Position
 from ..protocol.states import ConnectionState, SubscriptionState
 from .background import in_thread
 from .facade import Facade
+from .streams import Stream
 from .subscription import StatefulSubscription, Subscription
 
 
@@ -52,6 +54,138 @@ class Client(Facade[AsyncClient]):
         return self.__enter__()
 
     @overload
+    def query(
+        self, name: str, payload: Any = None, *, type: type[T], timeout: float | None = None
+    ) -> T: ...
+
+    @overload
+    def query(
+        self, name: str, payload: Any = None, *, type: Any = None, timeout: float | None = None
+    ) -> Any: ...
+
+    def query(
+        self, name: str, payload: Any = None, *, type: Any = None, timeout: float | None = None
+    ) -> Any:
+        """Ask for something that changes nothing. Sent again once if the connection drops.
+
+        Args:
+            name: of the query.
+            payload: its parameters.
+            type: what to turn the answer into: anything that msgspec understands.
+            timeout: seconds until the answer; the default is ``request_timeout``.
+
+        Interrupting cancels the handler on the server.
+
+        Raises:
+            RequestError: the server refuses, as :exc:`Forbidden`.
+            RequestTimeout: no answer in time.
+            BadData: the answer is no ``type``, or the payload cannot be put on the wire.
+            ConnectionClosed: two connections were lost with it, or the client ended.
+        """
+        return self._wait(lambda: self._inside.query(name, payload, type=type, timeout=timeout))
+
+    @overload
+    def command(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        type: type[T],
+        timeout: float | None = None,
+        key: str | Literal[False] | None = None,
+    ) -> T: ...
+
+    @overload
+    def command(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        type: Any = None,
+        timeout: float | None = None,
+        key: str | Literal[False] | None = None,
+    ) -> Any: ...
+
+    def command(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        type: Any = None,
+        timeout: float | None = None,
+        key: str | Literal[False] | None = None,
+    ) -> Any:
+        """Have something done, once: a retry after a drop carries the same key.
+
+        Args:
+            name: of the command.
+            payload: its parameters.
+            type: what to turn the answer into: anything that msgspec understands.
+            timeout: seconds until the answer; the default is ``request_timeout``.
+            key: two commands of a user with the same name and key are one; None takes a
+                new key, False sends none: then it is not retried.
+
+        Interrupting asks the server to cancel; the command may have run.
+
+        Raises:
+            RequestError: the server refuses; ``outcome`` says whether it may have run.
+            NotSent: there was no connection in time.
+            DeliveryUnknown: sent, and no answer in time: it may have run.
+            BadData: the answer is no ``type``, or the payload cannot be put on the wire.
+            ConnectionClosed: the client had ended.
+        """
+        return self._wait(
+            lambda: self._inside.command(name, payload, type=type, timeout=timeout, key=key)
+        )
+
+    @overload
+    def stream(
+        self, name: str, payload: Any = None, *, type: type[T], timeout: float | None = None
+    ) -> Stream[T]: ...
+
+    @overload
+    def stream(
+        self, name: str, payload: Any = None, *, type: Any = None, timeout: float | None = None
+    ) -> Stream[Any]: ...
+
+    def stream(
+        self, name: str, payload: Any = None, *, type: Any = None, timeout: float | None = None
+    ) -> Stream[Any]:
+        """Ask for an answer in parts: ``for part in client.stream("ticks")``.
+
+        The server sends no more than is taken here. A stream that is interrupted is not
+        begun anew: :exc:`~everwire.StreamInterrupted` says how many parts came. A query
+        that does not stream has one part, its answer (none, if that is null).
+
+        Args:
+            name: of a query whose handler yields.
+            payload: its parameters.
+            type: what to turn each part into: anything that msgspec understands.
+            timeout: seconds that each part may take; the default is ``request_timeout``.
+
+        Raises:
+            BadData: the payload cannot be put on the wire.
+            ConfigError: the dialect ``plain`` has no streams.
+            ConnectionClosed: the client ended.
+        """
+        inside = self._do(lambda: self._inside.stream(name, payload, type=type, timeout=timeout))
+        return Stream(self._background, inside)
+
+    def event(self, name: str, data: Any = None) -> None:
+        """Send an event: not answered, and lost if the connection is just being lost.
+
+        Waits for a connection that takes more, at most ``request_timeout`` seconds. Interrupting
+        before that sends nothing.
+
+        Raises:
+            NotSent: there was no connection in time, or the server does not read.
+            BadData: the data cannot be put on the wire.
+            RequestError: too big.
+            ConnectionClosed: the client ended.
+        """
+        self._wait(lambda: self._inside.event(name, data))
+
+    @overload
     def subscribe(
         self,
         channel: str,
@@ -59,7 +193,7 @@ class Client(Facade[AsyncClient]):
         since: Position | None = None,
         presence: bool = False,
         priority: int = 0,
-        token: Token = None,
+        token: TokenSource = None,
         on_message: Callable[[Message], object] | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         on_state: Callable[[SubscriptionState], object] | None = None,
@@ -76,7 +210,7 @@ class Client(Facade[AsyncClient]):
         since: Position | None = None,
         presence: bool = False,
         priority: int = 0,
-        token: Token = None,
+        token: TokenSource = None,
         on_message: Callable[[Message], object] | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         on_snapshot: Callable[[Snapshot], object] | None = None,
@@ -91,7 +225,7 @@ class Client(Facade[AsyncClient]):
         since: Position | None = None,
         presence: bool = False,
         priority: int = 0,
-        token: Token = None,
+        token: TokenSource = None,
         get_state: Callable[[], Any | Awaitable[Any]] | None = None,
         state_first: bool = False,
         on_message: Callable[[Message], object] | None = None,
@@ -340,7 +474,10 @@ class Client(Facade[AsyncClient]):
 
     @property
     def on_event(self) -> Callable[[str, Any], None] | None:
-        """Is called with the name and the data of each event of the server."""
+        """Is called with the name and the data of each event of the server.
+
+        For events of a name there are handlers, too: ``connect(handlers=…)``.
+        """
         return self._do(lambda: self._inside.on_event)
 
     @on_event.setter
@@ -381,105 +518,6 @@ class Client(Facade[AsyncClient]):
     def drop(self) -> None:
         """Drop the current connection, as a broken network would; the client reconnects."""
         self._do(lambda: self._inside.drop())
-
-    @overload
-    def query(
-        self, name: str, payload: Any = None, *, type: type[T], timeout: float | None = None
-    ) -> T: ...
-
-    @overload
-    def query(
-        self, name: str, payload: Any = None, *, type: Any = None, timeout: float | None = None
-    ) -> Any: ...
-
-    def query(
-        self, name: str, payload: Any = None, *, type: Any = None, timeout: float | None = None
-    ) -> Any:
-        """Ask for something that changes nothing. Sent again once if the connection drops.
-
-        Args:
-            name: of the query.
-            payload: its parameters.
-            type: what to turn the answer into: anything that msgspec understands.
-            timeout: seconds until the answer; the default is ``request_timeout``.
-
-        Interrupting cancels the handler on the server.
-
-        Raises:
-            RequestError: the server refuses, as :exc:`Forbidden`.
-            RequestTimeout: no answer in time.
-            BadData: the answer is no ``type``, or the payload cannot be put on the wire.
-            ConnectionClosed: two connections were lost with it, or the client ended.
-        """
-        return self._wait(lambda: self._inside.query(name, payload, type=type, timeout=timeout))
-
-    @overload
-    def command(
-        self,
-        name: str,
-        payload: Any = None,
-        *,
-        type: type[T],
-        timeout: float | None = None,
-        key: str | Literal[False] | None = None,
-    ) -> T: ...
-
-    @overload
-    def command(
-        self,
-        name: str,
-        payload: Any = None,
-        *,
-        type: Any = None,
-        timeout: float | None = None,
-        key: str | Literal[False] | None = None,
-    ) -> Any: ...
-
-    def command(
-        self,
-        name: str,
-        payload: Any = None,
-        *,
-        type: Any = None,
-        timeout: float | None = None,
-        key: str | Literal[False] | None = None,
-    ) -> Any:
-        """Have something done, once: a retry after a drop carries the same key.
-
-        Args:
-            name: of the command.
-            payload: its parameters.
-            type: what to turn the answer into: anything that msgspec understands.
-            timeout: seconds until the answer; the default is ``request_timeout``.
-            key: two commands of a user with the same name and key are one; None takes a
-                new key, False sends none: then it is not retried.
-
-        Interrupting asks the server to cancel; the command may have run.
-
-        Raises:
-            RequestError: the server refuses; ``outcome`` says whether it may have run.
-            NotSent: there was no connection in time.
-            DeliveryUnknown: sent, and no answer in time: it may have run.
-            BadData: the answer is no ``type``, or the payload cannot be put on the wire.
-            ConnectionClosed: the client had ended.
-        """
-        return self._wait(
-            lambda: self._inside.command(name, payload, type=type, timeout=timeout, key=key)
-        )
-
-    def event(self, name: str, data: Any = None) -> None:
-        """Send an event: not answered, and lost if the connection is just being lost.
-
-        Waits for a connection that takes more, at most ``request_timeout`` seconds. Interrupting
-        before that sends nothing.
-
-        Raises:
-            NotSent: there was no connection in time, or the server does not read.
-            BadData: the data cannot be put on the wire.
-            RequestError: too big.
-            ConnectionClosed: the client ended.
-        """
-        self._wait(lambda: self._inside.event(name, data))
 
     @property
     def state(self) -> ConnectionState:

@@ -9,10 +9,11 @@ from random import Random
 from typing import Any
 
 from ..client.connect import connect as async_connect
+from ..client.handlers import Handlers
 from ..client.observations import Record
 from ..client.overflow import Overflow
-from ..client.provider import Token
 from ..client.records import SqliteOutbox
+from ..client.tokens import Tokens, TokenSource
 from ..limits import ClientLimits
 from ..net.transport import Network
 from .background import background, in_thread
@@ -22,12 +23,13 @@ from .client import Client
 def connect(
     url: str,
     *,
-    token: Token = None,
+    token: TokenSource | Tokens = None,
     credentials: Any = None,
     dialect: str = "everwire.v1.msgpack",
     name: str = "",
     headers: Mapping[str, str] | None = None,
     ssl: Any = None,
+    handlers: Handlers | None = None,
     limits: ClientLimits | None = None,
     network: Network | None = None,
     random: Random | None = None,
@@ -45,14 +47,18 @@ def connect(
 
     Args:
         url: ``ws://host:port/path`` or ``wss://…``.
-        token: proves who we are. A function (async or not) is called for each connection,
-            and has 10 s; if the server refuses what it returns, it is asked once more.
+        token: proves who we are: text; or a function that returns text or a :class:`Token`,
+            async or not (then it runs in a thread), within 10 s. It is called for each
+            connection, unless a ``Token`` is good for longer, and again before a token
+            expires. If the server refuses its token it is asked once more; text that is
+            refused is final. Clients that share a :class:`Tokens` share what it fetches.
         credentials: anything else that the server's ``authenticate`` takes.
         dialect: ``everwire.v1.msgpack``, ``everwire.v1.json``, or ``plain`` for servers
             that speak JSON without positions and acknowledgements.
         name: what the server's logs call this client.
         headers: more headers for the handshake.
         ssl: an ``ssl.SSLContext``, for ``wss``.
+        handlers: what the client does for the server; see :class:`everwire.Handlers`.
         limits: sizes, counts and durations; see :class:`everwire.limits.ClientLimits`.
         network: where WebSockets come from; the default is the real network.
         random: where chance comes from: jitter and ids.
@@ -81,6 +87,7 @@ def connect(
                 name=name,
                 headers=headers,
                 ssl=ssl,
+                handlers=handlers,
                 limits=limits,
                 network=network,
                 random=random,
