@@ -65,8 +65,7 @@ class WebSocket(WSListener):
         self._close_timeout = close_timeout
         self._assembly: Assembly | None = None
         self._pings = 0
-        self.came = 0
-        """bytes behind the last whole frame: they are in picows' buffer, out of sight"""
+        self.came = 0  # bytes behind the last whole frame: in picows' buffer, out of sight
         self._unfinished = 0
         """as many of them as were taken from the budget"""
         self._giving_back = False
