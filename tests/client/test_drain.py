@@ -14,11 +14,12 @@ from everwire import (
     DeliveryUnknown,
     Everwire,
     Identity,
+    NotSent,
     Unauthorized,
 )
 from everwire.client import Message
-from everwire.client.roster import Roster
 from everwire.protocol import messages as m
+from everwire.protocol.dialects import dialect
 from everwire.testing import Direction, Network
 
 from .drain_world import Cluster, States, cluster
@@ -660,6 +661,133 @@ def test_closing_is_polite_on_both_links() -> None:
     play(scenario)
 
 
+def test_what_memory_had_to_give_up_meanwhile_is_asked_for_anew() -> None:
+    async def scenario() -> None:
+        network = Network()
+        server = Moving(network)
+        async with client_to(network) as client, client.subscribe("c") as room:
+            server.script.peers[0].send(*(pushed("c", n) for n in (1, 2, 3)))
+            _, new = await server.begin()
+            assert server.auth is not None
+            assert server.auth.subscribe[0].position == m.Position("e", 3, "i3")
+            room._feed.shed()
+            server.answer()
+            new.send(pushed("c", 4))
+            left = len(room._feed.inbox)
+            assert left < 3
+            items = await take(room, left)
+            await until(lambda: new.of(m.Subscribe))
+            assert new.of(m.Subscribe)[0].channels[0].position == room.position
+            new.send(*(pushed("c", n) for n in range(left + 1, 5)))
+            items += await take(room, 4 - left)
+            assert [item.position.offset for item in items if item.position] == [1, 2, 3, 4]
+
+    play(scenario)
+
+
+def test_a_hole_on_the_old_link_is_filled_by_the_new_one() -> None:
+    async def scenario() -> None:
+        network = Network()
+        server = Moving(network)
+        async with client_to(network) as client, client.subscribe("c") as room:
+            old, new = await server.begin()
+            old.send(pushed("c", 1), pushed("c", 4))
+            await take(room, 1)
+            server.answer()
+            new.send(*(pushed("c", n) for n in (1, 2, 3, 4)))
+            assert len(await take(room, 3)) == 3
+            await asyncio.sleep(5)
+            assert not room._feed.resync
+            assert not new.of(m.Subscribe)
+
+    play(scenario)
+
+
+def test_a_state_is_not_asked_for_again_where_nothing_is_missing() -> None:
+    async def scenario() -> None:
+        asked: list[int] = []
+
+        async def state() -> str:
+            asked.append(1)
+            return "state"
+
+        network = Network()
+        server = Moving(network)
+        async with (
+            client_to(network) as client,
+            client.subscribe("c", since=m.Position("e", 0, ""), get_state=state) as room,
+        ):
+            old, new = await server.begin()
+            old.send(*(pushed("c", n) for n in (1, 2, 3)))
+            await take(room, 3)
+            server.answer(recovered=False, offset=2, id="i2")
+            new.send(m.GapNotice(sid("c"), "e", 2, "i2", "expired", 0), pushed("c", 3))
+            await until(lambda: new.of(m.Subscribe))
+            new.send(pushed("c", 4))
+            [item] = await take(room, 1)
+            assert isinstance(item, Message)
+            assert item.id == "i4"
+            assert not asked
+
+    play(scenario)
+
+
+def test_what_there_is_no_room_for_in_auth_is_subscribed_to_after_it() -> None:
+    async def scenario() -> None:
+        network = Network(latency=0.1)
+        server = Moving(network)
+        limits = ClientLimits(subscribe_batch=1)
+        async with client_to(network, limits=limits) as client:
+            rooms = [await client.subscribe(name).__aenter__() for name in "ab"]
+            _, new = await server.begin()
+            server.answer()
+            await until(lambda: client.state == "ready")
+            assert {room.state for room in rooms} == {"subscribed", "subscribing"}
+            await until(lambda: {room.state for room in rooms} == {"subscribed"})
+            assert len(new.of(m.Subscribe)) == 1
+
+    play(scenario)
+
+
+def test_closing_sends_nothing_on_a_link_that_was_held() -> None:
+    async def scenario() -> None:
+        network = Network()
+        server = Moving(network)
+        client = await client_to(network)
+        old, _ = await server.begin()
+        publish = client.publish_nowait("c", 1)
+        network.links[0].freeze()
+        await client.close()
+        with pytest.raises(NotSent):
+            await publish
+        assert not old.of(m.Publish)
+
+    play(scenario)
+
+
+def test_an_answer_that_comes_while_the_client_closes_changes_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        network = Network(latency=0.1)
+        server = Moving(network)
+        client = await client_to(network)
+        await server.begin()
+        link = client._core.session._next
+        assert link is not None
+        assert server.auth is not None
+        states = States(client)
+        closing = asyncio.get_running_loop().create_task(client.close())
+        await until(lambda: client.state == "closing")
+        payload = results(server.auth.subscribe)
+        link.received(2, link.dialect.encode(m.Response(server.auth.id, payload)))
+        await closing
+        assert states == ["closing", "closed"]
+
+    play(scenario)
+    assert not caplog.records
+
+
 # ---- whose place it takes ------------------------------------------------------------------
 
 
@@ -669,14 +797,15 @@ def test_presence_moves_with_the_user_and_nobody_sees_it_leave() -> None:
             async with client.subscribe("c"), other.subscribe("c", presence=True) as room:
                 await asyncio.sleep(1)
                 seen: list[m.Presence] = []
+                watching = world.network.links[1]
 
-                class Noting(Roster):
-                    def update(self, presence: m.Presence) -> None:
-                        seen.append(presence)
-                        super().update(presence)
+                def note(link: Any, direction: Direction, payload: bytes) -> None:
+                    if link is watching and direction is Direction.TO_CLIENT:
+                        message = dialect("everwire.v1.msgpack").decode(payload)
+                        if isinstance(message, m.Presence):
+                            seen.append(message)
 
-                known, room._feed.roster = room._feed.roster, Noting()
-                room._feed.roster.members.update(known.members)
+                world.network.on_message = note
                 world.connection(0).send(m.Drain(0, 10_000))
                 world.node.hub.flush()
                 await until(lambda: client.stats.reconnects == 1)

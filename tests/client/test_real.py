@@ -22,6 +22,7 @@ from everwire import (
     Token,
     connect,
 )
+from everwire.protocol import messages as m
 
 from .world import FAST, application, data_of, take, until
 
@@ -115,6 +116,29 @@ def test_requests_in_both_directions_streams_and_tokens(run: Callable[..., None]
             count = len(tokens)
             await until(lambda: len(tokens) > count, within=10)
             assert client.stats.reconnects == 1  # tokens are renewed on the link
+
+
+@LOOPS
+@pytest.mark.parametrize("dialect", ["msgpack", "json"])
+def test_everything_over_a_move(dialect: str, run: Callable[..., None]) -> None:
+    async def scenario(url: str, wire: Everwire) -> None:
+        async with connect(url, dialect=dialect) as client, client.subscribe("c") as room:
+            states: list[str] = []
+            client.on_state = states.append
+            publishes = []
+            for n in range(300):
+                if n % 100 == 50:
+                    for connection in wire.node.connections.values():
+                        connection.send(m.Drain(0, 10_000))
+                publishes.append(client.publish_nowait("c", n))
+                assert await client.query("double", {"n": n}, type=int) == 2 * n
+                await asyncio.sleep(0.01)
+            assert [(await one).duplicate for one in publishes] == [False] * 300
+            assert data_of(await take(room, 300, within=10)) == list(range(300))
+            assert client.stats.gaps == 0
+            assert states[:2] == ["draining", "ready"]
+            assert set(states) == {"draining", "ready"}
+            await until(lambda: len(wire.node.connections) == 1, within=10)
 
     served(scenario, run)
 

@@ -354,6 +354,20 @@ def test_presence_tells_each_change_once_and_counts(url: str) -> None:
     on(url, scenario)
 
 
+def test_presence_passes_from_one_connection_to_another_in_one_step(url: str) -> None:
+    async def scenario(seen: Seen, broker: Broker) -> None:
+        await broker.subscribe(["c"])
+        before, after = Member("1", "ada"), Member("2", "ada")
+        await broker.presence_add("c", before, 15)
+        await broker.presence_add("c", after, 15, "1")
+        await broker.presence_add("c", after, 15, "1")
+        await broker.presence_remove("c", "1")
+        assert await broker.presence("c", 10) == ([after], 1)
+        assert (seen.joined, seen.left) == ([before, after], ["1"])
+
+    on(url, scenario)
+
+
 def test_an_unused_channel_loses_its_numbering_and_gets_another_epoch(url: str) -> None:
     async def scenario(seen: Seen, broker: Broker) -> None:
         before = await published(broker, "c", b"\x01", "m-1")

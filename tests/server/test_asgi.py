@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
-from everwire import Forbidden, Gap, Message, connect
+from everwire import ClosedError, Forbidden, Gap, Message, connect
 
 APP = """
 import asyncio
@@ -36,6 +37,10 @@ def twice(conn, n: int) -> int:
     return 2 * n
 
 api = FastAPI()
+
+@api.get("/drain")
+async def drain() -> None:
+    wire.node.draining = True
 
 @api.get("/hello")
 async def hello() -> str:
@@ -106,6 +111,21 @@ def test_a_restart_of_the_host_ends_quickly_and_the_client_comes_back(
             item = await anext(items)
             assert isinstance(item, Message)
             assert item.data == 2
+
+    asyncio.run(main())
+
+
+def test_who_comes_while_it_drains_is_told_to_come_back(uvicorn: Callable[[], Any]) -> None:
+    """A refused upgrade says 403 here, which would be final."""
+
+    server = uvicorn()
+    with urlopen(server.url.replace("ws:", "http:").replace("/ws", "/drain"), timeout=10):
+        pass
+
+    async def main() -> None:
+        with pytest.raises(ClosedError) as caught:
+            await connect(server.url, timeout=1)
+        assert caught.value.code == 4440
 
     asyncio.run(main())
 

@@ -146,6 +146,56 @@ def test_a_connection_that_replaces_another_of_the_same_user_ends_it_with_4507()
     with_node(scenario, guarded())
 
 
+def test_a_place_is_taken_over_by_its_user_alone_and_never_by_itself() -> None:
+    wire = open_app()
+
+    @wire.authenticate
+    async def who(token: str) -> Identity:
+        user, _, tenant = token.partition("@")
+        return Identity(user, tenant=tenant)
+
+    async def scenario(network: Network, node: Node) -> None:
+        old = Peer(network)
+        await old.auth(token="ada@one")
+        secret = (await old.next(m.Hello)).connection
+        public = next(iter(node.connections.values())).id
+        for token, replaces in (
+            ("ada@two", secret),
+            ("bob@one", secret),
+            ("ada@one", public),
+            ("ada@one", ""),
+            ("ada@one", secret[:-1]),
+        ):
+            await Peer(network).auth(token=token, replaces=replaces)
+        await old.ask(m.Auth(2, "ada@one", replaces=secret))
+        await asyncio.sleep(1)
+        assert old.close_code is None
+
+    with_node(scenario, wire)
+
+
+def test_who_is_sent_away_on_the_way_takes_nobody_s_place() -> None:
+    wire = Everwire()
+
+    @wire.channel("slow")
+    async def slow(conn: Any) -> Grant:
+        await asyncio.sleep(1)
+        return Grant()
+
+    async def scenario(network: Network, node: Node) -> None:
+        old, new = Peer(network), Peer(network)
+        await old.auth()
+        secret = (await old.next(m.Hello)).connection
+        await new.open()
+        new.send(m.Auth(1, replaces=secret, subscribe=[m.ChannelRequest("slow")]))
+        await asyncio.sleep(0.5)
+        list(node.connections.values())[-1].close(4504)
+        await asyncio.sleep(5)
+        assert (old.close_code, new.close_code) == (None, 4504)
+
+    with_node(scenario, wire)
+
+
 def test_a_used_request_id_is_a_violation() -> None:
     async def scenario(network: Network, node: Node) -> None:
         peer = Peer(network)
