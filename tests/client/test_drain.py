@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ from everwire import (
     Connection,
     DeliveryUnknown,
     Everwire,
+    Handlers,
     Identity,
     NotSent,
+    StreamInterrupted,
     Unauthorized,
 )
-from everwire.client import Message
+from everwire.client import Client, Message
 from everwire.protocol import messages as m
 from everwire.protocol.dialects import dialect
 from everwire.testing import Direction, Network
@@ -131,6 +134,59 @@ def test_what_must_not_be_sent_twice_is_waited_for() -> None:
                 assert loop().time() - began < 2.0
             assert sorted(jobs.ran) == ["a", "b", "late"]
             assert states == ["draining", "ready"]
+
+    play(scenario)
+
+
+def test_what_the_server_asked_is_answered_before_the_client_moves() -> None:
+    handlers = Handlers()
+    ran: list[int] = []
+
+    @handlers.command
+    async def ring(client: Client) -> str:
+        await asyncio.sleep(2)
+        ran.append(1)
+        return "rung"
+
+    async def scenario() -> None:
+        async with cluster() as world, world.client(handlers=handlers) as client:
+            [connection] = world.nodes[0].connections.values()
+            ringing = asyncio.get_running_loop().create_task(connection.command("ring"))
+            await asyncio.sleep(0.1)
+            await world.start()
+            await is_told(world, client, 0, 30_000)
+            assert await ringing == "rung"
+            assert client.state == "draining"
+            await until(lambda: client.state == "ready", within=0.1)
+            assert ran == [1]
+
+    play(scenario)
+
+
+def test_a_stream_says_that_the_client_moved_and_one_on_the_new_link_goes_on() -> None:
+    def declare(wire: Everwire) -> None:
+        @wire.query
+        async def ticks(conn: Connection) -> AsyncIterator[int]:
+            for n in range(100):
+                yield n
+                await asyncio.sleep(0.5)
+
+    async def scenario() -> None:
+        async with cluster(declare, latency=0.1) as world, world.client() as client:
+            old = client.stream("ticks")
+            await anext(old)
+            await world.start()
+            await is_told(world, client, 0, 30_000)
+            await until(lambda: client.state == "ready")
+            new = client.stream("ticks")  # while the old link is being closed
+            assert await anext(new) == 0
+            with pytest.raises(StreamInterrupted) as caught:
+                async for _ in old:
+                    pass
+            assert caught.value.parts >= 3
+            for n in range(1, 10):
+                assert await anext(new) == n
+            await new.aclose()
 
     play(scenario)
 

@@ -99,6 +99,7 @@ class Answering:
             text = f"{most} handlers of the client run, the most allowed; later"
             _refuse(link, message, ErrorCode.UNAVAILABLE, text)
         else:
+            link.serving += 1
             task = self._tasks.start(self._answer(link, handler, message), message.name)
             self._running[key] = (link, task)
 
@@ -132,6 +133,7 @@ class Answering:
                 _refuse(link, message, ErrorCode.INTERNAL, text, outcome)
         finally:
             self._running.pop((link.number, message.id), None)
+            link.served()
 
     async def _call(self, handler: Handler, payload: Any) -> Any:
         try:

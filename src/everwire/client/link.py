@@ -68,6 +68,7 @@ class Link(RawLink):
         superseded: the server was asked to close it for another.
         clock_offset: seconds by which the server's clock is ahead of ours.
         answer_size: bytes of the answer that is being handed over.
+        serving: requests of the server that we work on.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Link(RawLink):
         self.answer_size = 0
         self._limits = limits
         self._owner = owner
+        self.serving = 0
         self.held = False
         self.notice: Notice | None = None
         self.superseded = False
@@ -266,9 +268,14 @@ class Link(RawLink):
             await self._changed()
 
     async def settled(self) -> None:
-        """Wait until all that was asked is answered, or the link ended. Safe to cancel."""
-        while self._waiting and self.error is None:
+        """Wait until all that either side asked is answered, or the link ended. Safe to cancel."""
+        while (self._waiting or self.serving) and self.error is None:
             await self._changed()
+
+    def served(self) -> None:
+        """A request of the server is answered."""
+        self.serving -= 1
+        self._news.set()
 
     async def _changed(self) -> None:
         self._news.clear()
