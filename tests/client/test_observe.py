@@ -23,6 +23,7 @@ from everwire.client import (
     Record,
     RetryScheduled,
     StateChanged,
+    Token,
     TokenRefreshed,
     observe,
 )
@@ -30,7 +31,7 @@ from everwire.protocol import messages as m
 from everwire.protocol.dialects import BadMessage, all_dialects
 from everwire.testing import Network
 
-from .world import FAST, Script, client_to, node_world, play, take, until
+from .world import FAST, Script, client_to, loop, node_world, play, take, until
 
 WIRE = "everwire.client.wire"
 
@@ -89,6 +90,36 @@ def client_error(lost: LinkLost) -> str:
 def test_a_record_is_frozen(kind: type[Record]) -> None:
     assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert kind.mark in "=x!"
+
+
+def test_of_two_links_each_is_told_of_with_its_own_time() -> None:
+    """A server that goes away is left for another link, before the first one ends."""
+
+    async def scenario() -> None:
+        opened: dict[int, float] = {}
+        held: dict[int, float] = {}
+
+        def watch(record: Record) -> None:
+            assert not isinstance(record, RetryScheduled)
+            if isinstance(record, LinkOpened):
+                opened[record.number] = loop().time()
+            elif isinstance(record, LinkLost):
+                assert record.by_us
+                held[record.number] = loop().time() - opened[record.number]
+                assert record.held == pytest.approx(held[record.number])
+
+        network = Network(latency=0.01)
+        script = Script(network)
+        async with client_to(network, on_record=watch) as client:
+            await asyncio.sleep(5)
+            script.peers[0].send(m.Drain(0, 10_000))
+            await until(lambda: client.stats.connects == 2)
+            await asyncio.sleep(20)
+            assert list(held) == [1]
+        assert list(held) == [1, 2]
+        assert 5 < held[1] < 15 < 20 <= held[2]
+
+    play(scenario)
 
 
 def test_a_failed_attempt_is_told_with_its_cause_and_counted() -> None:
@@ -158,9 +189,9 @@ def test_a_token_that_a_function_returned_is_told_of_but_not_shown() -> None:
     async def scenario() -> None:
         records: list[Record] = []
         async with node_world() as world:
-            async with world.client(token=lambda: "t-ada", on_record=records.append):
+            async with world.client(token=lambda: Token("t-ada", 2e9), on_record=records.append):
                 pass
-        assert TokenRefreshed() in records
+        assert TokenRefreshed(expires_at=2e9) in records
         assert "t-ada" not in repr(records)
 
     play(scenario)

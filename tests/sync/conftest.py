@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -34,6 +34,14 @@ def application(server: Server) -> Everwire:
     @wire.query
     async def double(conn: Connection, n: int) -> int:
         return 2 * n
+
+    @wire.query
+    async def count(conn: Connection, n: int) -> AsyncIterator[int]:
+        try:
+            for each in range(n):
+                yield each
+        finally:
+            server.cancelled.set()
 
     @wire.query
     async def forever(conn: Connection) -> None:

@@ -179,6 +179,40 @@ def test_publish_nowait_returns_a_future_for_threads(server: Server) -> None:
         assert [text(one) for one in client.history("c", limit=2)] == ["all the same", "last"]
 
 
+def test_a_stream_is_iterated_and_ends_on_the_server_when_it_is_left(server: Server) -> None:
+    with connect(server.url) as client:
+        assert list(client.stream("count", {"n": 100}, type=int)) == list(range(100))
+        server.cancelled.clear()
+        with client.stream("count", {"n": 10_000}) as stream:
+            assert next(stream) == 0
+            assert stream.get(timeout=5) == 1
+        assert server.cancelled.wait(5)
+        server.cancelled.clear()
+        for part in client.stream("count", {"n": 10_000}):
+            assert part == 0
+            break
+        assert server.cancelled.wait(5)
+
+
+def test_functions_that_are_called_with_messages_may_block_and_call_back(server: Server) -> None:
+    seen: list[object] = []
+    done = threading.Event()
+
+    def on_message(message: Message) -> None:
+        assert threading.current_thread().name != "everwire.sync"
+        seen.append(client.query("double", {"n": message.data}, type=int))
+        if len(seen) == 3:
+            done.set()
+
+    with connect(server.url) as client:
+        room = client.subscribe("c", on_message=on_message).open()
+        for n in range(3):
+            client.publish("c", n)
+        assert done.wait(10)
+        room.unsubscribe()
+    assert seen == [0, 2, 4]
+
+
 # ---- interrupting ------------------------------------------------------------------------
 
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Any, assert_type
 
-from everwire import ClientLimits, ConnectionClosed, Gap, Message, Position, SocketStats
+from everwire import ClientLimits, ConnectionClosed, Gap, Message, Position, Snapshot, SocketStats
 from everwire.client import Ack, ChannelPresence, ConnectionState, Member, Stats, SubscriptionState
 from everwire.client.observations import Record
-from everwire.sync import Client, Socket, Subscription, connect
+from everwire.sync import (
+    Client,
+    Socket,
+    StatefulSubscription,
+    Stream,
+    Subscription,
+    connect,
+)
 
 
 def token() -> str:
@@ -68,6 +75,30 @@ def use() -> None:
             room.unsubscribe()
         for item in client.subscribe("chat:lobby"):
             assert_type(item, Message | Gap)
+
+
+def state() -> list[int]:
+    return [1]
+
+
+def states_and_streams(client: Client) -> None:
+    with client.subscribe("c", get_state=state, state_first=True) as room:
+        assert_type(room, StatefulSubscription)
+        for item in room:
+            match item:
+                case Snapshot(data=data):
+                    assert_type(data, Any)
+                case Message() | Gap():
+                    pass
+    watched = client.subscribe("c", on_message=print).open()
+    assert_type(watched, Subscription)
+    watched.wait_ended()
+    stream = client.stream("ticks", type=int)
+    assert_type(stream, Stream[int])
+    for part in stream:
+        assert_type(part, int)
+    assert_type(stream.received, int)
+    stream.close()
 
 
 def by_hand() -> None:

@@ -102,7 +102,6 @@ class Core:
         self._target = target
         self._timeout = timeout
         self._was_ready = False
-        self._ready_at: float | None = None
         self._state = self.session.state
         self._tasks = TaskOwner("everwire client", on_error=self._failed)
         self._opened: asyncio.Future[None] | None = None
@@ -301,7 +300,6 @@ class Core:
             auth.subscribe = self.subscriptions.first_batch(size, moving=moving)
 
     def session_ready(self, link: Link, payload: Any) -> None:
-        self._ready_at = asyncio.get_running_loop().time()
         self.counters.connects += 1
         self.counters.reconnects += self._was_ready
         self._was_ready = True
@@ -320,31 +318,28 @@ class Core:
 
     def session_lost(self, link: Link, error: ConnectionClosed) -> None:
         self._ready_link = None
-        since, self._ready_at = self._ready_at, None
         self.subscriptions.lost()
         self.publisher.lost()
         self.calls.lost(error)
         self.streams.lost(error)
         self.answering.lost()
+        self._tell_lost(link, error)
 
-        held = None if since is None else asyncio.get_running_loop().time() - since
-        self._tell_lost(link, error, held)
-
-    def _tell_lost(self, link: Link, error: ConnectionClosed, held: float | None) -> None:
+    def _tell_lost(self, link: Link, error: ConnectionClosed) -> None:
         self.counters.tell(
             LinkLost(
                 number=link.number,
                 code=error.code,
                 reason=error.reason,
                 by_us=link.by_us,
-                held=held,
+                held=link.ready_for,
             )
         )
 
     def session_retired(self, link: Link, error: ConnectionClosed) -> None:
         self.streams.lost(error)
         self.answering.lost()
-        self._tell_lost(link, error, None)
+        self._tell_lost(link, error)
 
     def session_held(self, link: Link) -> None:
         self._ready_link = None

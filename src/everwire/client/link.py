@@ -146,7 +146,8 @@ class Link(RawLink):
             return super().describe(payload)
 
     def start_heartbeat(self) -> None:
-        """Watch the link from now on, at the pace that the server announced."""
+        """Watch the link, which is ready, at the pace that the server announced."""
+        self.ready_at = self._loop.time()
         now, wall = self._loop.time(), self._wall()
         if self.dialect.needs_auth:
             interval = self.hello.ping_interval / 1000 if self.hello else DEFAULTS.ping_interval

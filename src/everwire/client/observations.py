@@ -105,7 +105,13 @@ class HeartbeatSuspect(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRefreshed(Record):
-    """The token function returned a token."""
+    """The token function returned a token, for a new link or the one that is up.
+
+    Attributes:
+        expires_at: when it expires, in seconds since 1970, where the function said so.
+    """
+
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

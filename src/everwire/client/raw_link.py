@@ -34,6 +34,7 @@ class RawLink:
         error: why it ended, None while it lasts.
         by_us: we ended it, so the close code is not a verdict of the server.
         writable: its write buffer is below the high-water mark.
+        ready_at: the loop's time at which it became ready, None before.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class RawLink:
         self.error: ConnectionClosed | None = None
         self.by_us = False
         self.writable = True
+        self.ready_at: float | None = None
         self._close_timeout = close_timeout
         self._wall = wall
         self._loop = asyncio.get_running_loop()
@@ -242,6 +244,11 @@ class RawLink:
     def age(self) -> float:
         """Seconds since the attempt at it began."""
         return self._loop.time() - self._began
+
+    @property
+    def ready_for(self) -> float | None:
+        """Seconds since it became ready, None if it never did."""
+        return None if self.ready_at is None else self._loop.time() - self.ready_at
 
     def note_message(self, payload: bytes | memoryview) -> None:
         """A message came."""

@@ -159,8 +159,8 @@ class Session:
         try:
             known, now = self._token, self._server_time()
             token = self._token = await target.tokens.get(now, instead_of=self._refused)
-            if token is not known and target.tokens.renewable:
-                self._counters.tell(TokenRefreshed())
+            if token is not None and token is not known and target.tokens.renewable:
+                self._counters.tell(TokenRefreshed(expires_at=token.expires_at))
             if self.link is None:
                 self.link = link
             else:
@@ -289,7 +289,7 @@ class Session:
 
     def _renewed(self, token: Token) -> None:
         self._token = token  # if one is refused, it is that
-        self._counters.tell(TokenRefreshed())
+        self._counters.tell(TokenRefreshed(expires_at=token.expires_at))
 
     # ---- LinkOwner ---------------------------------------------------------------
 

@@ -193,7 +193,7 @@ class Streams:
             raise RequestError(text, code=ErrorCode.TOO_BIG)
         inflow = Inflow(self, link, request_id, name)
         self._open[inflow] = None
-        link.ask(request_id, encoded, Inflow.answered, inflow)
+        link.ask(request_id, encoded, Inflow.answered, inflow, timed=False)
         return inflow
 
     def forget(self, inflow: Inflow) -> None:

@@ -24,6 +24,7 @@ from __future__ import annotations
 from .client import Client
 from .connect import connect
 from .socket import Socket
+from .streams import Stream
 from .subscription import StatefulSubscription, Subscription
 
-__all__ = ["Client", "Socket", "StatefulSubscription", "Subscription", "connect"]
+__all__ = ["Client", "Socket", "StatefulSubscription", "Stream", "Subscription", "connect"]

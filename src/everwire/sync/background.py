@@ -9,14 +9,15 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar, cast
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from ..from_thread import running_loop, wait_on
+from ..handling import threads
 
 T = TypeVar("T")
-Options = TypeVar("Options", bound=Mapping[str, Any])
 
 logger = logging.getLogger("everwire.sync")
 
@@ -178,16 +179,9 @@ def in_thread(function: Any) -> Any:
         return function
 
     async def call(*args: Any) -> Any:
-        result = await asyncio.to_thread(function, *args)
-        return await result if inspect.isawaitable(result) else result
+        return await threads.in_thread(partial(function, *args))
 
     return call
-
-
-def in_threads(options: Options, names: Collection[str]) -> Options:
-    """The same for some of many arguments."""
-    changed = {name: in_thread(value) for name, value in options.items() if name in names}
-    return cast("Options", {**options, **changed})
 
 
 # ---- one for the process -------------------------------------------------------------

@@ -282,7 +282,7 @@ class Client(Facade[AsyncClient]):
                 since=since,
                 presence=presence,
                 priority=priority,
-                token=in_thread(token),
+                token=token,
                 get_state=in_thread(get_state),
                 state_first=state_first,
                 on_message=in_thread(on_message),

@@ -16,7 +16,7 @@ from ..client.records import SqliteOutbox
 from ..client.tokens import Tokens, TokenSource
 from ..limits import ClientLimits
 from ..net.transport import Network
-from .background import background, in_thread
+from .background import background
 from .client import Client
 
 
@@ -81,7 +81,7 @@ def connect(
         home.do(
             lambda: async_connect(
                 url,
-                token=in_thread(token),
+                token=token,
                 credentials=credentials,
                 dialect=dialect,
                 name=name,

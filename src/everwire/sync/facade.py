@@ -81,7 +81,7 @@ class Iterating(Facade[A], Generic[A, I]):
     def get(self, *, timeout: float | None = None) -> I:
         """Return the next item.
 
-        Interrupting loses nothing, nor does the timeout.
+        Interrupting loses nothing, nor does the timeout; but a stream ends with either.
 
         Args:
             timeout: seconds to wait for it; the default is no end.

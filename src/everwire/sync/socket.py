@@ -20,7 +20,7 @@ from ..errors import ConnectionClosed
 from ..limits import ClientLimits
 from ..net.transport import Network
 from ..protocol.states import ConnectionState
-from .background import background, in_thread
+from .background import background
 from .facade import Iterating
 
 
@@ -103,9 +103,9 @@ class Socket(Iterating[AsyncSocket, str | bytes]):
             home,
             home.do(
                 lambda: AsyncSocket(
-                    in_thread(url),
+                    url,
                     subprotocols=subprotocols,
-                    headers=in_thread(headers),
+                    headers=headers,
                     ssl=ssl,
                     proxy=proxy,
                     heartbeat=heartbeat,

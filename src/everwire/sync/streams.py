@@ -47,6 +47,6 @@ class Stream(Iterating[AsyncStream[T], T]):
         """How many parts came so far, also those that were not taken yet."""
         return self._do(lambda: self._inside.received)
 
-    def aclose(self) -> None:
+    def close(self) -> None:
         """End it, and cancel the handler on the server. Nothing to wait for, or to cancel."""
         self._wait(lambda: self._inside.aclose())
