@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     )
     from .client.connect import connect
     from .client.pings import CustomPing, JsonPing, NativePing
+    from .client.pool import Pool
+    from .client.pool_members import PoolMember
     from .client.reconnection import Failure, Retry, Stop
     from .client.socket import Socket
     from .client.socket_hooks import SocketStats
+    from .client.socket_pool import SocketPool
     from .errors import (
         BadData,
         BadRequest,
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
         NotSent,
         NotStored,
         OutboxFull,
+        PoolTimeout,
         ProtocolError,
         RequestError,
         RequestTimeout,
@@ -91,6 +95,9 @@ __all__ = [
     "NotSent",
     "NotStored",
     "OutboxFull",
+    "Pool",
+    "PoolMember",
+    "PoolTimeout",
     "Position",
     "ProtocolError",
     "RequestError",
@@ -98,6 +105,7 @@ __all__ = [
     "Retry",
     "Snapshot",
     "Socket",
+    "SocketPool",
     "SocketStats",
     "SqliteOutbox",
     "StillQueued",
@@ -129,10 +137,13 @@ _HOMES = {
     "Limits": ".limits",
     "Message": ".client",
     "NativePing": ".client.pings",
+    "Pool": ".client.pool",
+    "PoolMember": ".client.pool_members",
     "Position": ".protocol.messages",
     "Retry": ".client.reconnection",
     "Snapshot": ".client",
     "Socket": ".client.socket",
+    "SocketPool": ".client.socket_pool",
     "SocketStats": ".client.socket_hooks",
     "SqliteOutbox": ".client",
     "Stop": ".client.reconnection",

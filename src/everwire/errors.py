@@ -14,6 +14,7 @@
         * :exc:`Dropped`: by the overflow policy of a full queue
             * :exc:`Superseded`: in favour of a later message with the same key
         * :exc:`NotStored`: the file of a durable outbox could not be written
+        * :exc:`PoolTimeout`: no member of a pool was free in time (also a ``TimeoutError``)
     * :exc:`DeliveryUnknown`: sent, and nobody knows whether it took effect
         * :exc:`StillQueued`: it stays in a durable outbox and will be sent again
     * :exc:`OutboxFull`: more is waiting to be sent than is allowed
@@ -48,6 +49,7 @@ __all__ = [
     "NotSent",
     "NotStored",
     "OutboxFull",
+    "PoolTimeout",
     "ProtocolError",
     "RequestError",
     "RequestTimeout",
@@ -256,6 +258,10 @@ class NotStored(NotSent):
 
     The text says what the system said. The message was not sent, and will not be.
     """
+
+
+class PoolTimeout(NotSent, TimeoutError):
+    """No member of a pool was ready and free in time; the text says what they were at."""
 
 
 class DeliveryUnknown(EverwireError):

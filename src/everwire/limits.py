@@ -19,6 +19,9 @@ MAX_ID = 128  # characters of a request or message id, or of an idempotency key
 STREAM_CREDIT = 16  # parts of a stream that may be sent before the first credit
 MAX_INTEGER = 2**53 - 1  # integers of the protocol itself: what every JSON reader holds exactly
 MAX_ATTEMPTS = 10  # attempts a minute after failures, for an endpoint and all of a process
+MAX_POOL = 16  # members of a pool: who needs more connections needs more processes
+MAX_FAILURES = 5  # attempts in a row that fail before a member of a pool is quarantined
+CONNECT_PAUSE = 0.25  # seconds between a pool's attempts at one host, more or less a quarter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

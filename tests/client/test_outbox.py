@@ -428,3 +428,29 @@ def test_whatever_fails_each_channel_is_stored_once_and_in_order(steps: list[Any
             assert stored == [entry.id for entry in accepted if entry.channel == channel]
 
     run(scenario)
+
+
+def test_what_is_handed_over_goes_on_in_another_outbox_in_order() -> None:
+    async def scenario() -> None:
+        old, new = Box(messages=3), Box(messages=3)
+        entries = [old.add(name) for name in "abc"]
+        late = old.entry("d")
+        assert not old.offer(late, "block")
+        waiting = asyncio.ensure_future(old.wait(late, 60.0))
+        await asyncio.sleep(0)
+        assert old.sent() == [("a", 0), ("b", 0), ("c", 0)]
+        new.add("x", "other")
+        new.adopt(old.hand_over())
+        await waiting
+        assert (len(old), old.size, old.in_flight) == (0, 0, 0)
+        await old.drained()
+        assert not any(entry.future.done() for entry in (*entries, late))
+        new.fail(entries[0], NotSent("given up before the other outbox sent it"))
+        assert isinstance(entries[0].future.exception(), NotSent)
+        assert new.in_flight == 0
+        assert [name for name, _ in new.sent()] == ["x", "b", "c", "d"]
+        assert new.in_flight == 4
+        old.add("e")
+        assert old.sent() == [("e", 0)]
+
+    run(scenario)

@@ -167,6 +167,9 @@ class Peer:
         self._was_ready = True
         self._link = link
 
+    def session_failed(self, error: Exception) -> None:
+        """It tries again."""
+
     def session_lost(self, link: Link, error: ConnectionClosed) -> None:
         if self._link is not None and not self._closing:
             code = error.code

@@ -12,7 +12,7 @@ from ..protocol.data import plain_data
 from .streams import Inflow, Stream
 
 if TYPE_CHECKING:
-    from .core import Core
+    from .any_core import AnyCore
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 class Caller:
     """What a client can ask of its server; see :class:`.client.Client`."""
 
-    _core: Core
+    _core: AnyCore
 
     @overload
     async def query(
@@ -178,7 +178,7 @@ class Caller:
         plain = plain_data(payload)
 
         async def begin() -> Inflow:
-            return core.streams.begin(await core.ready_link(), name, plain, seconds)
+            return await core.begin_stream(name, plain, seconds)
 
         return Stream(begin, name, type, seconds)
 

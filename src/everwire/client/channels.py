@@ -8,9 +8,9 @@ from typing import Any, overload
 from ..errors import ConfigError
 from ..protocol.messages import Position
 from ..protocol.states import SubscriptionState
+from .any_core import AnyCore
 from .builtin import ChannelPresence, messages_of, presence_of
 from .callbacks import Callbacks
-from .core import Core
 from .items import Gap, Message, Snapshot
 from .options import Options
 from .subscription import StatefulSubscription, Subscription
@@ -20,7 +20,7 @@ from .tokens import TokenSource
 class Channels:
     """A part of :class:`~.client.Client`."""
 
-    _core: Core
+    _core: AnyCore
 
     @overload
     def subscribe(

@@ -10,6 +10,7 @@ from ..limits import ClientLimits
 from ..net.transport import Network
 from ..protocol.messages import Position
 from ..protocol.states import ConnectionState
+from .any_core import AnyCore
 from .calling import Caller
 from .channels import Channels
 from .core import Core
@@ -36,12 +37,12 @@ class Client(Caller, Channels, Publishing):
         network: Network,
         random: Random,
         wall: Callable[[], float],
-        timeout: float,
+        timeout: float | None,
         overflow: Overflow | None,
         outbox: SqliteOutbox | None,
         handlers: Handlers | None,
     ) -> None:
-        self._core = Core(
+        self._core: AnyCore = Core(
             self,
             target,
             limits,
@@ -140,16 +141,14 @@ class Client(Caller, Channels, Publishing):
 
     def drop(self) -> None:
         """Drop the current connection, as a broken network would; the client reconnects."""
-        link = self._core.session.link
-        if link is not None:
-            link.abort(reason="dropped by the application")
+        self._core.drop()
 
     # ---- what it is like ---------------------------------------------------------
 
     @property
     def state(self) -> ConnectionState:
         """Of the connection; ``connecting`` whenever there is none, ``closed`` at the end."""
-        return self._core.session.state
+        return self._core.state
 
     @property
     def stats(self) -> Stats:
@@ -157,8 +156,4 @@ class Client(Caller, Channels, Publishing):
         return self._core.stats
 
     def __repr__(self) -> str:
-        return (
-            f"<Client {self._core.url} {self.state} links={self._core.session.number} "
-            f"subscriptions={len(self._core.subscriptions)} outbox={len(self._core.publisher.outbox)} "
-            f"calls={len(self._core.calls)} streams={len(self._core.streams)}>"
-        )
+        return f"<Client {self._core}>"

@@ -38,7 +38,7 @@ def connect(
     random: Random | None = None,
     wall: Callable[[], float] = time.time,
     connect_timeout: float | None = None,
-    timeout: float = 30.0,
+    timeout: float | None = 30.0,
     overflow: Overflow | None = None,
     outbox: str | os.PathLike[str] | SqliteOutbox | None = None,
     on_record: Callable[[Record], None] | None = None,
@@ -67,7 +67,8 @@ def connect(
         random: where chance comes from: jitter and ids.
         wall: the time in seconds since 1970.
         connect_timeout: seconds for one attempt; the default is the limits'.
-        timeout: seconds for which entering waits, over as many attempts as fit.
+        timeout: seconds for which entering waits, over as many attempts as fit; None: until
+            it is ready, or refused for good.
         overflow: what happens when the outbox is full; see :data:`.overflow.Overflow`. The
             default is ``block`` for ``publish`` and ``reject`` for ``publish_nowait``.
         outbox: the path of a file, or a :class:`SqliteOutbox`: what is published survives the

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from ..net.transport import Network, public_url
 from ..protocol import messages as m
 from ..protocol.messages import Position
 from ..protocol.states import ConnectionState
+from .forks import Origin
 from .handlers import Answering, Handlers
 from .hooks import call_hook
 from .link import Link
@@ -37,7 +37,7 @@ from .records import SqliteOutbox
 from .requests import Calls
 from .session import Session
 from .stats import Counters, Stats
-from .streams import Streams
+from .streams import Inflow, Streams
 from .target import Target
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ class Core:
         on_state: see :class:`.client.Client`.
         on_event: see :class:`.client.Client`.
         on_subscribed: see :class:`.client.Client`.
+        on_failure: is called when an attempt to connect came to nothing.
+        on_end: is called when the client ends for good, before anything is given up for it;
+            what is taken away from it then, lives on elsewhere.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class Core:
         network: Network,
         random: Random,
         wall: Callable[[], float],
-        timeout: float,
+        timeout: float | None,
         overflow: Overflow | None,
         outbox: SqliteOutbox | None,
         handlers: Handlers,
@@ -72,6 +75,9 @@ class Core:
         self.on_state: Callable[[ConnectionState], None] | None = None
         self.on_event: Callable[[str, Any], None] | None = None
         self.on_subscribed: Callable[[str, Position], None] | None = None
+        self.on_failure: Callable[[Exception], None] | None = None
+        self.on_end: Callable[[Exception], None] | None = None
+        self.origin = Origin("client")
         self.limits = limits
         self.random = random
         self.counters = Counters()
@@ -121,8 +127,21 @@ class Core:
         """Whether the dialect has more than order; see :class:`everwire.protocol.dialects`."""
         return self._target.dialect.acknowledges
 
+    @property
+    def state(self) -> ConnectionState:
+        """See :attr:`.client.Client.state`."""
+        return self.session.state
+
+    def drop(self) -> None:
+        """See :meth:`.client.Client.drop`."""
+        self.origin.check()
+        link = self.session.link
+        if link is not None:
+            link.abort(reason="dropped by the application")
+
     def check(self) -> None:
         """Raise unless something may be begun."""
+        self.origin.check()
         if self._end is not None:
             raise self._end.with_traceback(None)
         if self._closing:
@@ -144,6 +163,7 @@ class Core:
                 raise ConfigError("this client is being opened already; await it once")
             self.check()
             return
+        self.origin = Origin("client")
         self._opened = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(self._timeout):
@@ -176,6 +196,7 @@ class Core:
 
     async def close(self, drain: float | None = None) -> None:
         """See :meth:`.client.Client.close`. Cancelling drops the connection at once."""
+        self.origin.check()
         if self._closing:
             await self._closed.wait()
             return
@@ -202,25 +223,12 @@ class Core:
         try:
             await self._tasks.wait_closed()
             await self.answering.stop()
-            await self._end_callbacks()
+            await self.subscriptions.shared.end(self.limits.close_timeout)
         finally:
             try:
                 await self.publisher.close()
             finally:
                 self._closed.set()
-
-    async def _end_callbacks(self) -> None:
-        """Let callbacks be given what was queued; after a time they are cancelled."""
-        tasks, seconds = self.subscriptions.shared.tasks, self.limits.close_timeout
-        try:
-            async with asyncio.timeout(seconds):
-                await tasks.wait_closed()
-        except TimeoutError:
-            logger.warning("callbacks still run %g s after the end: cancelled", seconds)
-            tasks.cancel_all()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await tasks.wait_closed()
 
     def _finish(self, error: Exception) -> None:
         """The client ended, for good: tell everybody who waits."""
@@ -228,6 +236,8 @@ class Core:
             return
         self._end = error
         self.session.abort()
+        if self.on_end is not None:
+            self.on_end(error)
         self.publisher.end(error)
         self.calls.end(error)
         self.streams.end(error)
@@ -236,6 +246,13 @@ class Core:
         self.session.ended()
         if self._opened is not None and not self._opened.done():
             self._opened.set_exception(error)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url} {self.state} links={self.session.number} "
+            f"subscriptions={len(self.subscriptions)} outbox={len(self.publisher.outbox)} "
+            f"calls={len(self.calls)} streams={len(self.streams)}"
+        )
 
     async def ready_link(self) -> Link:
         """Wait for a link that takes more; see :meth:`.client.Client.event`."""
@@ -263,6 +280,10 @@ class Core:
             subscriptions=len(subscriptions),
             queued=sum(len(each.inbox) for each in subscriptions),
         )
+
+    async def begin_stream(self, name: str, payload: Any, seconds: float) -> Inflow:
+        """Ask for a stream; see :meth:`.client.Client.stream`."""
+        return self.streams.begin(await self.ready_link(), name, payload, seconds)
 
     # ---- SessionOwner --------------------------------------------------------------
 
@@ -315,6 +336,10 @@ class Core:
                 number=link.number, url=self.url, dialect=link.dialect.name, seconds=link.age
             )
         )
+
+    def session_failed(self, error: Exception) -> None:
+        if self.on_failure is not None:
+            self.on_failure(error)
 
     def session_lost(self, link: Link, error: ConnectionClosed) -> None:
         self._ready_link = None

@@ -9,6 +9,7 @@ import msgspec
 
 from ..errors import Dropped, StillQueued
 from ..protocol.messages import Position
+from .tally import Counted
 
 DEDUPE_MARGIN = 30.0  # seconds before the end of the server's memory: for clocks and transit
 
@@ -37,7 +38,7 @@ class Ack(msgspec.Struct, frozen=True):
     id: str = ""
 
 
-class Entry:
+class Entry(Counted):
     """One message on its way.
 
     Attributes:
@@ -50,8 +51,6 @@ class Entry:
         first_wall: the wall clock's time of the first attempt: it counts a suspended
             machine's time as well.
         error: what the server said last.
-        place: among all entries; 0 before it got in. It keeps that of what it replaces.
-        gone: it got in and is out again.
         stored: it may be sent: it is in the durable outbox's file, or there is no such file.
         committed: is resolved when it is in the file; for who waits for no more than that.
         marked: the link for which its first attempt was noted in the file.
@@ -59,8 +58,8 @@ class Entry:
     """
 
     __slots__ = ("channel", "committed", "data", "encoded", "error", "expires", "firm",
-                 "first_sent", "first_wall", "future", "gone", "id", "in_flight", "key", "marked",
-                 "orphan", "place", "size", "stored")  # fmt: skip
+                 "first_sent", "first_wall", "future", "id", "in_flight", "key", "marked", "orphan",
+                 "size", "stored")  # fmt: skip
 
     def __init__(
         self,
@@ -72,6 +71,7 @@ class Entry:
         future: asyncio.Future[Ack],
         key: str | None = None,
     ) -> None:
+        super().__init__()
         self.id = entry_id
         self.channel = channel
         self.data = data
@@ -85,8 +85,6 @@ class Entry:
         self.first_wall = 0.0
         self.error: Exception | None = None
         self.in_flight = False
-        self.place = 0
-        self.gone = False
         self.stored = True
         self.committed: asyncio.Future[None] | None = None
         self.marked = 0

@@ -30,7 +30,7 @@ from .options import Options, retries
 from .roster import Roster
 
 if TYPE_CHECKING:
-    from .reconcile import Reconciler
+    from .home import Home
 
 logger = logging.getLogger("everwire.client")
 
@@ -52,7 +52,7 @@ class Feed:
         retry_at: the loop's time before which to do nothing.
     """
 
-    def __init__(self, channel: str, options: Options, reconciler: Reconciler) -> None:
+    def __init__(self, channel: str, options: Options, reconciler: Home) -> None:
         self.channel = channel
         self.options = options
         self.position = options.since

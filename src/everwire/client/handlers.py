@@ -69,10 +69,14 @@ class Handlers:
 
 
 class Answering:
-    """Runs a client's handlers, each in a task, so many at a time."""
+    """Runs a client's handlers, each in a task, so many at a time.
+
+    Attributes:
+        client: that the handlers are given.
+    """
 
     def __init__(self, client: Client, handlers: Handlers, limits: ClientLimits) -> None:
-        self._client = client
+        self.client = client
         self._handlers = handlers
         self._limits = limits
         self._tasks = TaskOwner("everwire client's handler")
@@ -140,7 +144,7 @@ class Answering:
             check_data(payload)
         except BadData as error:
             raise BadRequest(str(error)) from None
-        return plain_data(await handler.call(self._client, handler.arguments(payload)))
+        return plain_data(await handler.call(self.client, handler.arguments(payload)))
 
     def event(self, link: Link, message: m.Event) -> None:
         """The server tells something; dropped if nobody listens, or too many handlers run."""
@@ -188,6 +192,8 @@ class Answering:
 
     def lost(self) -> None:
         """A link ended: nobody waits for what was asked there."""
+        if not self._running:
+            return
         current = asyncio.current_task()
         for link, task in list(self._running.values()):
             if link.error is not None and task is not current:
@@ -199,6 +205,12 @@ class Answering:
         for key, (_, task) in list(self._running.items()):
             if task is current:
                 del self._running[key]
+
+    @property
+    def calling(self) -> bool:
+        """Whether a handler of this is what calls."""
+        current = asyncio.current_task()
+        return any(task is current for _, task in self._running.values())
 
     async def stop(self) -> None:
         """Cancel what runs; wait for it, but for the handler that calls this.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
+
+from ..errors import ConfigError
 
 logger = logging.getLogger("everwire.client")
 
@@ -14,6 +17,9 @@ def call_hook(function: Callable[..., object] | None, *args: Any) -> None:
     if function is None:
         return
     try:
-        function(*args)
+        result = function(*args)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise ConfigError("a hook is a plain function; let it start a task")
     except Exception:
         logger.exception("a hook of the application failed")

@@ -154,7 +154,7 @@ class Outbox:
 
     def replace(self, old: Entry, new: Entry) -> None:
         new.place = old.place
-        old.gone = True
+        old.leave()
         self._enter(new, self._lanes[new.channel])
         self._owner.taken(new, old)
 
@@ -278,6 +278,27 @@ class Outbox:
             entry.in_flight = False
         self._ready = deque(self._entries)
 
+    # ---- from one outbox into another ------------------------------------------
+
+    def hand_over(self) -> list[Entry]:
+        """Let go of everything, in order, what waits for room included. There is no link.
+
+        Nobody is told of it: who calls this answers for what it gets.
+        """
+        entries = [*self._entries.values(), *self._room.clear()]
+        for each in (self._entries, self._keys, self._lanes, self._runs, self._ready):
+            each.clear()
+        self._in_flight = 0
+        self._check_drained()
+        return entries
+
+    def adopt(self, entries: list[Entry]) -> None:
+        """Take what another outbox let go of, in that order, and whatever the bound says."""
+        for entry in entries:
+            entry.in_flight = False
+            entry.place = 0
+            self._room.admit(entry)
+
     # ---- ending ----------------------------------------------------------------
 
     def next_expiry(self) -> float | None:
@@ -341,7 +362,7 @@ class Outbox:
                     waiter.set_result(None)
 
     def _take_out(self, entry: Entry) -> None:
-        entry.gone = True
+        entry.leave()
         del self._entries[entry.place]
         if entry.key is not None and self._keys.get((entry.channel, entry.key)) is entry:
             del self._keys[entry.channel, entry.key]

@@ -164,6 +164,15 @@ class Room(Generic[T]):
         if self._line:
             self._admit()
 
+    def clear(self) -> list[T]:
+        """Everything leaves at once, and who waits need not: return what was in line."""
+        line, self._line = self._line, {}
+        self.messages = self.size = 0
+        for turn in line.values():
+            if not turn.done():
+                turn.set_result(None)
+        return list(line)
+
     def refuse_all(self, error: Exception) -> None:
         """Nobody will get in any more."""
         line, self._line = self._line, {}

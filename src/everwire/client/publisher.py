@@ -31,6 +31,7 @@ from .outbox import Lane, Outbox
 from .overflow import Overflow, checked_overflow
 from .records import SqliteOutbox
 from .stats import Counters
+from .tally import Tally
 from .undelivered import Undelivered
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class Publisher:
         ttl: float | None = None,
         key: str | None = None,
         overflow: Overflow | None = None,
+        tally: Tally | None = None,
     ) -> asyncio.Future[Ack]:
         """Put a message into the outbox; see :meth:`.client.Client.publish_nowait`."""
         if overflow == "block":
@@ -117,7 +119,8 @@ class Publisher:
             checked_overflow(overflow) if overflow is not None else self._overflow
         ) or "reject"
         entry = self._entry(channel, data, ttl, key)
-        self.outbox.put(entry, policy)
+        with entry.counted(tally):
+            self.outbox.put(entry, policy)
         return entry.future
 
     async def publish(
@@ -129,6 +132,7 @@ class Publisher:
         key: str | None = None,
         overflow: Overflow | None = None,
         stored: bool = False,
+        tally: Tally | None = None,
     ) -> Ack:
         """Put a message into the outbox and wait; see :meth:`.client.Client.publish`."""
         policy = (checked_overflow(overflow) if overflow is not None else self._overflow) or "block"
@@ -138,8 +142,9 @@ class Publisher:
                 raise ConfigError('wait="stored" needs a durable outbox: connect(..., outbox=…)')
             entry.orphan = True
             entry.committed = asyncio.get_running_loop().create_future()
-        if not self.outbox.offer(entry, policy):
-            await self.outbox.wait(entry, self._limits.outbox_block)
+        with entry.counted(tally):
+            if not self.outbox.offer(entry, policy):
+                await self.outbox.wait(entry, self._limits.outbox_block)
         if entry.committed is None:
             return await entry.future
         await entry.committed
@@ -391,7 +396,5 @@ class Publisher:
 
 
 def _too_big(channel: str, size: int, limit: int) -> RequestError:
-    return RequestError(
-        f"a message of {size} bytes to {channel!r}; the server takes {limit}",
-        code=ErrorCode.TOO_BIG,
-    )
+    text = f"a message of {size} bytes to {channel!r}; the server takes {limit}"
+    return RequestError(text, code=ErrorCode.TOO_BIG)

@@ -12,13 +12,13 @@ from .overflow import Overflow
 from .undelivered import Undelivered
 
 if TYPE_CHECKING:
-    from .core import Core
+    from .any_core import AnyCore
 
 
 class Publishing:
     """Methods of :class:`.client.Client`."""
 
-    _core: Core
+    _core: AnyCore
 
     async def publish(
         self,

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ..errors import Dropped, NotSent
 from .overflow import Overflow, Room
+from .tally import Counted
 
 
-class Outgoing:
+class Outgoing(Counted):
     """A message to be sent.
 
     Attributes:
@@ -28,14 +29,15 @@ class Outgoing:
         future: is done when it has left, or will not. Nobody need look at it.
         started: part of it may have left.
         own: it belongs to the current link, and is not sent on another.
+        queue: that it is in.
     """
 
-    __slots__ = ("expires", "future", "gone", "key", "opcode", "own", "payload", "place",
-                 "started")  # fmt: skip
+    __slots__ = ("expires", "future", "key", "opcode", "own", "payload", "queue", "started")
 
     def __init__(
         self, opcode: int, payload: bytes, *, key: str | None, expires: float, own: bool
     ) -> None:
+        super().__init__()
         self.opcode = opcode
         self.payload = payload
         self.key = key
@@ -43,8 +45,7 @@ class Outgoing:
         self.own = own
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.started = False
-        self.gone = False
-        self.place = 0
+        self.queue: SendQueue | None = None
 
     @property
     def size(self) -> int:
@@ -103,6 +104,7 @@ class SendQueue:
         """It got in: see :class:`~.overflow.Holder`."""
         self._places += 1
         item.place = self._places
+        item.queue = self
         if item.own:
             self._first[item.place] = item
             return
@@ -112,7 +114,8 @@ class SendQueue:
 
     def replace(self, old: Outgoing, new: Outgoing) -> None:
         """Put ``new`` where ``old`` was."""
-        old.gone = True
+        old.leave()
+        new.queue = self
         new.place = old.place
         self._items[new.place] = new
         if new.key is not None:
@@ -120,7 +123,7 @@ class SendQueue:
 
     def discard(self, item: Outgoing) -> None:
         """Take it out; :meth:`dropped` follows."""
-        item.gone = True
+        item.leave()
         (self._first if item.own else self._items).pop(item.place, None)
         if item.key is not None and self._by_key.get(item.key) is item:
             del self._by_key[item.key]
@@ -182,6 +185,25 @@ class SendQueue:
             break
         return None
 
+    # ---- from one queue into another ---------------------------------------------
+
+    def hand_over(self) -> list[Outgoing]:
+        """Let go of everything, in order, what waits for room included. There is no link.
+
+        Nobody is told of it: who calls this answers for what it gets.
+        """
+        items = [*self._items.values(), *self.room.clear()]
+        self._items.clear()
+        self._by_key.clear()
+        self._check_empty()
+        return items
+
+    def adopt(self, item: Outgoing) -> None:
+        """Take what another queue let go of, whatever the bound says."""
+        self.room.admit(item)
+
+    # ---- ending ------------------------------------------------------------------
+
     def next_expiry(self) -> float:
         """The loop's time at which the first message expires; infinite if none does."""
         return min((item.expires for item in self if not item.started), default=math.inf)
@@ -222,13 +244,16 @@ class SendQueue:
         self.discard(item)
         if not item.own:
             self.room.left(item)
+        self._check_empty()
+
+    def _check_empty(self) -> None:
         if not len(self):
             for waiter in self._empty:
                 if not waiter.done():
                     waiter.set_result(None)
 
     def _fail(self, item: Outgoing, error: Exception) -> None:
-        item.gone = True
+        item.leave()
         if not item.future.done():
             item.future.set_exception(error)
             item.future.exception()  # whoever did not wait for it need not

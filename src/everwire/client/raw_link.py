@@ -13,6 +13,7 @@ from typing import Any
 from ..codes import CloseCode
 from ..errors import ClosedError, ClosedOK, ConnectionClosed, RequestTimeout
 from ..net.transport import ClientTransport, Network, Transport
+from .forks import Origin
 from .heartbeat import Heartbeat, Verdict
 from .observe import of_payload, show, watched
 from .stats import Traffic
@@ -55,6 +56,7 @@ class RawLink:
         self._wall = wall
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
+        self._origin = Origin("link")
         self._transport: ClientTransport | None = None
         self._unsent: list[tuple[int, bytes]] = []  # written before the transport was known
         self._ended = asyncio.Event()
@@ -182,6 +184,8 @@ class RawLink:
 
     def abort(self, code: int = CloseCode.ABNORMAL, reason: str = "") -> None:
         """Drop the link at once."""
+        if not self._origin.here:
+            return  # what is collected in a forked child must not touch its parent's socket
         if self.error is None:
             self.by_us = True
             kind = ClosedOK if code == CloseCode.NORMAL else ClosedError

@@ -13,12 +13,7 @@ from random import Random
 from typing import Any, TypeAlias
 
 from ..codes import CloseCode
-from ..errors import (
-    ConnectionClosed,
-    EverwireError,
-    RequestError,
-    RequestTimeout,
-)
+from ..errors import ConnectionClosed, EverwireError, RequestError, RequestTimeout
 from ..limits import ClientLimits
 from ..net.tasks import TaskOwner
 from ..net.transport import Network
@@ -126,7 +121,8 @@ class Session:
                 self._number += 1
                 dialect, counters = self._target.dialect, self._counters
                 link = Link(self._number, dialect, self._limits, self, self._wall, counters)
-                end = await self._open(link) or await self._keep(link)
+                failed = await self._open(link)
+                end = failed or await self._keep(link)
                 if self.state is State.CLOSING:
                     return
                 if self._final is not None:
@@ -134,6 +130,8 @@ class Session:
                 if end is None:
                     continue
                 self.failure, by_us = end
+                if failed and self.link is None:
+                    self._owner.session_failed(end[0])
                 if not by_us and is_refused_token(end[0]):
                     self._refused = self._token
                 await self._reconnection.again(

@@ -28,6 +28,9 @@ class SessionOwner(Protocol):
     def session_ready(self, link: Link, payload: Any) -> None:
         """A link is ready; ``payload`` is what ``auth`` was answered with."""
 
+    def session_failed(self, error: Exception) -> None:
+        """There was no link, and an attempt came to nothing."""
+
     def session_lost(self, link: Link, error: ConnectionClosed) -> None:
         """The link is gone."""
 

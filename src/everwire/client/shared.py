@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import count
 from random import Random
 from typing import TYPE_CHECKING
@@ -15,6 +18,8 @@ from .stats import Counters
 
 if TYPE_CHECKING:
     from .feed import Feed
+
+logger = logging.getLogger("everwire.client")
 
 
 class Shared:
@@ -62,3 +67,18 @@ class Shared:
             largest.shed()
         if asking.inbox.size and self.budget.used + size > self.budget.limit:
             asking.inbox.full = True
+
+    async def end(self, seconds: float) -> None:
+        """Let callbacks be given what was queued; after so many seconds they are cancelled.
+
+        Cancelling only ends the waiting.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self.tasks.wait_closed()
+        except TimeoutError:
+            logger.warning("callbacks still run %g s after the end: cancelled", seconds)
+            self.tasks.cancel_all()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.tasks.wait_closed()

@@ -174,6 +174,7 @@ class Socket(Hooks):
 
     def drop(self) -> None:
         """Drop the current connection, as a broken network would; the socket reconnects."""
+        self._core.origin.check()
         link = self._core.session.link
         if link is not None:
             link.abort(reason="dropped by the application")

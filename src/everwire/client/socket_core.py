@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import math
 from collections.abc import Callable
@@ -24,12 +23,15 @@ from ..net.tasks import TaskOwner
 from ..net.transport import Network
 from ..protocol.frames import Opcode
 from ..protocol.states import ConnectionState
+from .forks import Origin
+from .hooks import call_hook
 from .inbox import Inbox
 from .overflow import Overflow
 from .queue import Outgoing, SendQueue
 from .socket_hooks import Hooks, SocketStats
 from .socket_link import SocketLink
 from .socket_session import SocketSession, SocketTarget
+from .tally import Tally
 
 logger = logging.getLogger("everwire.socket")
 
@@ -43,6 +45,8 @@ class SocketCore:
     Attributes:
         end: why it ended for good, None while it lasts.
         stats: what was counted.
+        on_arrival: is called when there is something to receive; in a pool.
+        on_end: is called when it ends for good, before what waits is given up for it.
     """
 
     def __init__(
@@ -60,15 +64,13 @@ class SocketCore:
     ) -> None:
         self.end: Exception | None = None
         self.stats = SocketStats()
+        self.on_arrival: Callable[[], None] | None = None
+        self.on_end: Callable[[Exception], None] | None = None
+        self.origin = Origin("socket")
         self.session = SocketSession(
-            target,
-            limits,
-            self,
-            network=network,
-            random=random,
-            wall=wall,
-            traffic=self.stats,
-        )
+            target, limits, self,
+            network=network, random=random, wall=wall, traffic=self.stats,
+        )  # fmt: skip
         self.queue = SendQueue(
             messages=limits.outbox_messages, size=limits.outbox_bytes, lost=self._lost
         )
@@ -91,6 +93,7 @@ class SocketCore:
 
     def check(self) -> None:
         """Raise unless something may be begun."""
+        self.origin.check()
         if self.end is not None:
             raise self.end.with_traceback(None)
         if self._closing:
@@ -107,6 +110,7 @@ class SocketCore:
                 raise ConfigError("this socket is being opened already; await it once")
             self.check()
             return
+        self.origin = Origin("socket")
         self._opened = asyncio.get_running_loop().create_future()
         self._tasks.start(self._run(), "session")
         if self._timeout <= 0:
@@ -139,6 +143,7 @@ class SocketCore:
 
     async def close(self, code: int, reason: str) -> None:
         """See :meth:`.socket.Socket.close`. Cancelling drops the connection at once."""
+        self.origin.check()
         if self._closing:
             await self._closed.wait()
             return
@@ -174,6 +179,8 @@ class SocketCore:
             self._expiry.cancel()
         if self.session.link is not None:
             self.session.link.abort()
+        if self.on_end is not None:
+            self.on_end(error)
         self.queue.end(error)
         self.inbox.wake()
         self.session.ended()
@@ -182,7 +189,14 @@ class SocketCore:
 
     # ---- sending ---------------------------------------------------------------
 
-    async def send(self, opcode: int, payload: bytes, ttl: float | None, key: str | None) -> None:
+    async def send(
+        self,
+        opcode: int,
+        payload: bytes,
+        ttl: float | None,
+        key: str | None,
+        tally: Tally | None = None,
+    ) -> None:
         """See :meth:`.socket.Socket.send`. Cancelling takes back what has not begun to leave."""
         self.check()
         self._burst += 1
@@ -194,17 +208,24 @@ class SocketCore:
             return
         item = written or self._new(opcode, payload, ttl, key)
         if not written:
-            if not self.queue.offer(item, self._overflow):
-                await self.queue.room.wait(item, self._limits.outbox_block)
-            self._queued(item)
+            with item.counted(tally):
+                if not self.queue.offer(item, self._overflow):
+                    await self.queue.room.wait(item, self._limits.outbox_block)
+            self.queued(item)
         try:
             await item.future
         except asyncio.CancelledError:
-            self.queue.take_back(item)
+            if item.queue is not None:
+                item.queue.take_back(item)
             raise
 
     def send_nowait(
-        self, opcode: int, payload: bytes, ttl: float | None, key: str | None
+        self,
+        opcode: int,
+        payload: bytes,
+        ttl: float | None,
+        key: str | None,
+        tally: Tally | None = None,
     ) -> asyncio.Future[None]:
         """See :meth:`.socket.Socket.send_nowait`."""
         self.check()
@@ -213,9 +234,10 @@ class SocketCore:
         if written is True:
             item.future.set_result(None)
         elif not written:
-            if not self.queue.offer(item, self._overflow):
-                self.queue.offer(item, "reject")
-            self._queued(item)
+            with item.counted(tally):
+                if not self.queue.offer(item, self._overflow):
+                    self.queue.offer(item, "reject")
+            self.queued(item)
         return item.future
 
     async def _let_others(self) -> None:
@@ -250,7 +272,7 @@ class SocketCore:
         self.queue.begin(item)
         return item
 
-    def _queued(self, item: Outgoing) -> None:
+    def queued(self, item: Outgoing) -> None:
         """A message got into the queue."""
         if item.expires < self._expires_at and not item.gone:
             self._expire_at(item.expires)
@@ -286,12 +308,13 @@ class SocketCore:
         self.stats.dropped += 1
         if self._hooks.on_drop is not None:
             data = item.payload.decode() if item.opcode == Opcode.TEXT else item.payload
-            self._call(self._hooks.on_drop, data, error)
+            call_hook(self._hooks.on_drop, data, error)
 
     # ---- receiving -------------------------------------------------------------
 
     async def receive(self) -> str | bytes:
         """See :meth:`.socket.Socket.recv`. Cancelling loses nothing."""
+        self.origin.check()
         if self._opened is None:
             self.check()
         self._burst += 1
@@ -301,6 +324,10 @@ class SocketCore:
             if self.end is not None:
                 raise self.end.with_traceback(None)
             await self.inbox.wait()
+        return self.take()
+
+    def take(self) -> str | bytes:
+        """Take the first message of the inbox; there must be one."""
         message = self.inbox.take()
         if self._full and self._below(0.5):
             self._full = False
@@ -324,12 +351,14 @@ class SocketCore:
     def link_message(self, link: SocketLink, message: str | bytes, size: int) -> None:
         self.stats.received += 1
         if self._hooks.on_message is not None:
-            self._call(self._hooks.on_message, message)
+            call_hook(self._hooks.on_message, message)
             return
         self.inbox.put(message, size)
         if not self._full and not self._below(1.0):
             self._full = True
             link.pause_reading()
+        if self.on_arrival is not None:
+            self.on_arrival()
 
     def link_writable(self, link: SocketLink) -> None:
         self._pump()
@@ -349,8 +378,7 @@ class SocketCore:
         if self.queue.unlink() is not None:
             self.stats.repeated += 1
         self._expire_at(self.queue.next_expiry())
-        if self._hooks.on_close is not None:
-            self._call(self._hooks.on_close, error)
+        call_hook(self._hooks.on_close, error)
 
     def session_open(self, link: SocketLink) -> None:
         self.stats.opened += 1
@@ -359,28 +387,13 @@ class SocketCore:
             link.pause_reading()
         if self._opened is not None and not self._opened.done():
             self._opened.set_result(None)
-        if self._hooks.on_open is not None:
-            self._in_open_hook = True
-            try:
-                self._call(self._hooks.on_open)
-            finally:
-                self._in_open_hook = False
+        self._in_open_hook = True
+        call_hook(self._hooks.on_open)
+        self._in_open_hook = False
         self._pump()
 
     def session_failed(self, error: Exception) -> None:
-        if self._hooks.on_error is not None:
-            self._call(self._hooks.on_error, error)
+        call_hook(self._hooks.on_error, error)
 
     def session_state(self, state: ConnectionState) -> None:
-        if self._hooks.on_state is not None:
-            self._call(self._hooks.on_state, state)
-
-    @staticmethod
-    def _call(function: Callable[..., Any], *args: Any) -> None:
-        try:
-            result = function(*args)
-            if inspect.iscoroutine(result):
-                result.close()
-                raise ConfigError("a hook is a plain function; let it start a task")
-        except Exception:
-            logger.exception("a hook of the application failed")
+        call_hook(self._hooks.on_state, state)

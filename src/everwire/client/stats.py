@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .hooks import call_hook
 from .observations import GapFound, Record, RetryScheduled
@@ -116,3 +116,19 @@ class Counters(Stats):
         """Make a copy that changes no more; ``held`` is what is not counted but looked at."""
         now: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(Stats)}
         return Stats(**{**now, **held})
+
+
+S = TypeVar("S", bound="Traffic")
+_DURATIONS = ("rtt", "smoothed_rtt", "loop_lag")
+
+
+def together(every: Sequence[S]) -> S:
+    """What several counted: sums, and of durations the longest."""
+    values: dict[str, Any] = {}
+    for field in fields(every[0]):
+        each = [getattr(one, field.name) for one in every]
+        if field.name in _DURATIONS:
+            values[field.name] = max((one for one in each if one is not None), default=None)
+        else:
+            values[field.name] = sum(each)
+    return type(every[0])(**values)

@@ -14,11 +14,12 @@ from ..protocol.messages import Member, Position
 from ..protocol.states import SubscriptionState as State
 from .callbacks import Callbacks
 from .feed import Feed
+from .forks import Origin
 from .items import Gap, Item, Message
 from .options import Options
 
 if TYPE_CHECKING:
-    from .reconcile import Reconciler
+    from .home import Home
 
 T = TypeVar("T")
 
@@ -32,10 +33,11 @@ class Reading(Generic[T]):
         options: Options,
         callbacks: Callbacks | None,
         *,
-        reconciler: Reconciler,
+        reconciler: Home,
         close_timeout: float,
     ) -> None:
         self._feed = Feed(channel, options, reconciler)
+        self._origin = Origin("subscription")
         self._callbacks = callbacks
         self._tasks = reconciler.shared.tasks
         self._calling: asyncio.Task[None] | None = None
@@ -142,6 +144,7 @@ class Reading(Generic[T]):
             RequestError: the server ended the subscription for good.
             ConnectionClosed: the client ended for good.
         """
+        self._origin.check()
         if self._callbacks is not None:
             raise ConfigError("its items go to on_message; iterate a subscription without")
         feed = self._feed
