@@ -75,7 +75,7 @@ def node_server(start: Callable[..., Any], seed: Path, free_port: int) -> Callab
 
     def node_server() -> Any:
         child = start(
-            ["node", seed / "server.cjs"],
+            ["node", "--require", HERE / "ready.cjs", seed / "server.cjs"],
             env={"NODE_PATH": str(HERE / "node_modules"), "PORT": str(free_port)},
         )
         wait_for(free_port)
