@@ -18,6 +18,7 @@ from everwire import (
     Handlers,
     HandshakeRefused,
     Identity,
+    Socket,
     StreamInterrupted,
     Token,
     connect,
@@ -169,3 +170,39 @@ def test_what_does_not_work_says_so(run: Callable[..., None]) -> None:
             connect("http://127.0.0.1")
 
     served(scenario, run)
+
+
+@LOOPS
+@pytest.mark.parametrize("kind", [connect, Socket])
+@pytest.mark.parametrize("said", [b"", b"SSH-2.0-x\r\n"], ids=["nothing", "no HTTP"])
+def test_who_is_hung_up_on_before_an_answer_tries_again(
+    said: bytes, kind: Callable[..., Any], run: Callable[..., None]
+) -> None:
+    calls = 0
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(HandshakeRefused, match=r"without an answer.*wss://") as error:
+                await kind(f"ws://127.0.0.1:{port}/", limits=FAST, timeout=0.5)
+            assert error.value.temporary
+            assert calls > 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [connect, Socket])
+@pytest.mark.parametrize("wrong", [False, True, "cert.pem"])
+def test_nothing_goes_out_where_ssl_is_no_context(kind: Callable[..., Any], wrong: Any) -> None:
+    async def main() -> None:
+        with pytest.raises(ConfigError, match="SSLContext"):
+            await kind("wss://127.0.0.1:1/", ssl=wrong)
+
+    asyncio.run(main())

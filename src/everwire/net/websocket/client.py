@@ -6,14 +6,14 @@ import base64
 import os
 import re
 from collections.abc import Mapping, Sequence
-from ssl import SSLCertVerificationError, SSLError
+from ssl import SSLCertVerificationError, SSLContext, SSLError
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 from picows import WSHandshakeError, WSInvalidURL, ws_connect
 from python_socks import ProxyError
 
-from ...errors import HandshakeRefused
+from ...errors import ConfigError, HandshakeRefused
 from ...limits import CLIENT_DEFAULTS, KiB
 from ...protocol.frames import masked_frames
 from ..attempts import Attempts
@@ -28,6 +28,11 @@ class ClientWebSocket(WebSocket):
     """The client's side of a WebSocket."""
 
     __slots__ = ()
+
+    @property
+    def never_opened(self) -> bool:
+        """Whether there was no handshake, and nothing has ended either."""
+        return self._picows is None and not self._over
 
     def send_many(self, opcode: int, payloads: Sequence[bytes]) -> None:
         if len(payloads) == 1 or sum(map(len, payloads)) > JOINED:
@@ -62,6 +67,7 @@ class PicowsNetwork:
         parts = urlsplit(url)
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
             raise HandshakeRefused(0, not_a_url(url), temporary=False)
+        _check_context(ssl)
         websocket = ClientWebSocket(max_message, close_timeout=CLIENT_DEFAULTS.close_timeout)
         websocket.receiver = receiver
         sent = dict(headers or {})
@@ -104,12 +110,7 @@ class PicowsNetwork:
             websocket.receiver = None
             websocket.abort()
             raise
-        if websocket.subprotocol is not None and websocket.subprotocol not in subprotocols:
-            websocket.receiver = None
-            websocket.abort()
-            raise HandshakeRefused(
-                101, f"chose a subprotocol not offered: {websocket.subprotocol}", temporary=False
-            )
+        _check_answer(websocket, parts.scheme, subprotocols)
         return websocket
 
 
@@ -117,6 +118,25 @@ def _basic(user: str, password: str) -> str:
     """What a URL's user and password go out as (RFC 7617)."""
     pair = f"{unquote(user)}:{unquote(password)}"
     return f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+
+def _check_context(ssl: Any) -> None:
+    if ssl is not None and not isinstance(ssl, SSLContext):  # False would go out unencrypted
+        raise ConfigError(f"ssl is an ssl.SSLContext or None, not {ssl!r}")
+
+
+def _check_answer(websocket: ClientWebSocket, scheme: str, offered: Sequence[str]) -> None:
+    if websocket.never_opened:  # picows takes an end before the answer for an opening
+        hint = "; is that a wss:// port?" if scheme == "ws" else ""
+        refusal = HandshakeRefused(0, f"it hung up without an answer{hint}", temporary=True)
+    elif websocket.subprotocol is not None and websocket.subprotocol not in offered:
+        chosen = f"chose a subprotocol not offered: {websocket.subprotocol}"
+        refusal = HandshakeRefused(101, chosen, temporary=False)
+    else:
+        return
+    websocket.receiver = None
+    websocket.abort()
+    raise refusal
 
 
 def _proxy_refusal(error: ProxyError) -> HandshakeRefused:
