@@ -511,9 +511,12 @@ async def nothing() -> None:
         lambda client: client.subscribe(
             "c", get_state=nothing, state_first=True, since=Position("e", 1)
         ),
+        lambda client: client.subscribe("c", since=5),
+        lambda client: client.subscribe("c", on_message="print"),
+        lambda client: client.subscribe("c", get_state={"n": 1}),
     ],
 )
-def test_arguments_that_do_not_go_together_are_refused(
+def test_arguments_that_are_wrong_or_do_not_go_together_are_refused(
     subscribe: Callable[[Client], object],
 ) -> None:
     async def scenario() -> None:

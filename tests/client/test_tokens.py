@@ -12,7 +12,16 @@ from typing import Any
 
 import pytest
 
-from everwire import Everwire, EverwireError, Identity, Token, Tokens, Unauthorized
+from everwire import (
+    ConfigError,
+    Everwire,
+    EverwireError,
+    Identity,
+    Token,
+    Tokens,
+    Unauthorized,
+    connect,
+)
 from everwire.client.tokens import life_left, refresh_in
 from everwire.protocol import messages as m
 from everwire.testing import Network
@@ -447,3 +456,16 @@ def test_nothing_of_a_token_is_shown(caplog: pytest.LogCaptureFixture) -> None:
         assert "s3cret" not in caplog.text
 
     play(scenario)
+
+
+def test_what_cannot_be_a_token_is_refused_at_once_and_not_shown() -> None:
+    async def provide() -> str:
+        return "t"
+
+    called = provide()
+    with pytest.raises(ConfigError, match="without calling it"):
+        connect("ws://node/ws", token=called)  # type: ignore[arg-type]
+    called.close()
+    with pytest.raises(ConfigError, match="not bytes") as error:
+        connect("ws://node/ws", token=b"secret")  # type: ignore[arg-type]
+    assert "secret" not in str(error.value)

@@ -122,6 +122,11 @@ class Channels:
             raise ConfigError("with on_message and get_state, on_snapshot is needed as well")
         if state_first and since is not None:
             raise ConfigError("begin with the state, or since a position: not both")
+        if since is not None and not isinstance(since, Position):
+            raise ConfigError(f"since is a Position, as item.position, not {since!r}")
+        for function in (on_message, on_gap, on_snapshot, get_state):
+            if function is not None and not callable(function):
+                raise ConfigError(f"a function is needed, not {type(function).__name__}")
         callbacks = None
         if on_message is not None:
             callbacks = Callbacks(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from random import Random
 from typing import Any, TypeAlias
 
-from ..errors import EverwireError
+from ..errors import ConfigError, EverwireError
 from .provider import ask
 
 EARLY = 30.0  # seconds before its end from which on a token is as good as expired
@@ -42,9 +43,17 @@ class Tokens:
     Args:
         source: the token itself; or a function that returns it, async or not (then it runs
             in a thread); or None.
+
+    Raises:
+        ConfigError: it is none of these.
     """
 
     def __init__(self, source: TokenSource) -> None:
+        given: Any = source
+        if not (given is None or isinstance(given, str) or callable(given)):
+            called = "; give the function, without calling it" if isawaitable(given) else ""
+            kind = type(given).__name__  # what it is may be secret
+            raise ConfigError(f"a token is text, or a function that returns it, not {kind}{called}")
         self._source = source
         self._kept: Token | None = None
         self._asking: asyncio.Future[Token | None] | None = None
