@@ -29,6 +29,7 @@ from everwire import (
     Undelivered,
 )
 from everwire.client import Ack
+from everwire.client.journal import Journal
 from everwire.limits import Limits
 from everwire.protocol import messages as m
 from everwire.protocol.dialects import dialect
@@ -362,6 +363,19 @@ def test_what_is_acknowledged_while_the_disk_is_full_is_deleted_later(path: Path
             assert len(world.broker.published) == 3
 
     scene(story, path)
+
+
+def test_whoever_gives_up_at_any_moment_of_its_opening_can_close_it(path: Path) -> None:
+    async def main() -> None:
+        for moment in range(300):
+            journal = Journal(SqliteOutbox(path.with_name(f"{moment}.db")), ClientLimits())
+            opening = asyncio.create_task(journal.open())
+            await asyncio.sleep(moment / 50_000)
+            opening.cancel()
+            await asyncio.wait([opening])
+            await journal.close()
+
+    asyncio.run(main())
 
 
 def test_one_owner_at_a_time(path: Path) -> None:

@@ -83,6 +83,7 @@ class Journal:
         try:
             return await asyncio.shield(opening)
         except BaseException:
+            self._closing = True
             self._pool.submit(self._close)
             self._pool.shutdown(wait=False)
             raise
