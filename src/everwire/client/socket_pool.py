@@ -252,6 +252,7 @@ class SocketPool:
         return self
 
     async def __anext__(self) -> str | bytes:
+        """Return the next message. Cancelling loses none."""
         try:
             return await self.recv()
         except ClosedOK:

@@ -23,8 +23,19 @@ from __future__ import annotations
 
 from .client import Client
 from .connect import connect
+from .pool import Pool
 from .socket import Socket
+from .socket_pool import SocketPool
 from .streams import Stream
 from .subscription import StatefulSubscription, Subscription
 
-__all__ = ["Client", "Socket", "StatefulSubscription", "Stream", "Subscription", "connect"]
+__all__ = [
+    "Client",
+    "Pool",
+    "Socket",
+    "SocketPool",
+    "StatefulSubscription",
+    "Stream",
+    "Subscription",
+    "connect",
+]
