@@ -234,16 +234,16 @@ def test_who_waits_for_room_in_an_outbox_moves_with_the_others() -> None:
         async with addresses(2, keep_all) as world:
             async with world.pool(min_ready=2, limits=limits) as pool:
                 channel = key_of(0, 2)
-                world.down(0)
-                await until(lambda: pool.members[0].failures == 3)
+                for link in world.links(0):
+                    link.freeze()
                 first = [pool.publish_nowait(channel, n) for n in range(5)]
-                await until(lambda: pool.members[1].state is State.READY)
                 waiting = [asyncio.ensure_future(pool.publish(channel, n)) for n in range(5, 8)]
-                await asyncio.sleep(0)
-                # its member is not ready, so an idle channel may go elsewhere; this one is not
-                assert pool.members[0].queued in (0, 5)
+                await asyncio.sleep(1)
+                assert pool.members[0].queued == pool.members[0].stats.outbox == 5
+                world.down(0)
                 for future in (*first, *waiting):
                     await future
+                assert pool.members[0].quarantined
                 held = await pool.history(channel)
                 assert [one.data for one in held] == list(range(8))
 

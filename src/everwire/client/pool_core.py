@@ -156,7 +156,7 @@ def _member(number: int, core: Core) -> Member[Core]:
         url=lambda: core.url,
         queued=lambda: (len(outbox), outbox.size),
         failure=lambda: session.failure,
-        stats=core.counters.snapshot,
+        stats=lambda: core.stats,
     )
 
 

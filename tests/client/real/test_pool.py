@@ -202,6 +202,10 @@ pid = os.fork()
 if not pid:
     try:
         asyncio.run(child([client, pool, *sockets], room))
+        for one in (client, sockets[0]):
+            link = one._core.session.link
+            link.abort()
+            assert link.error is None, "the parent's link was touched"
         for task in asyncio.all_tasks(loop):  # as when they are collected
             with suppress(RuntimeError):  # what it would wait for in the end does not come
                 task.get_coro().close()
