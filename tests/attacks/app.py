@@ -8,6 +8,7 @@ from typing import Any
 
 from everwire import Connection, Everwire, Grant, Identity, Unauthorized
 from everwire.limits import Limits
+from everwire.server import contents
 
 
 def make(**options: Any) -> Everwire:
@@ -46,7 +47,7 @@ def make(**options: Any) -> Everwire:
             "connections": len(node.connections),
             "tasks": len(node.tasks),
             "channels": len([name for name in node.hub.channels if "churn" in name]),
-            "present": len((await node.presence("churn"))[0]),
+            "present": len((await contents.presence(node, "churn"))[0]),
         }
 
     return made

@@ -12,6 +12,7 @@ from everwire import Everwire, Forbidden, Grant, Identity, Unauthorized
 from everwire.codes import ErrorCode
 from everwire.limits import Limits
 from everwire.protocol import messages as m
+from everwire.server import contents
 from everwire.server.connection import NOTHING
 from everwire.server.node import Node
 from everwire.server.publishing import Publishing
@@ -367,7 +368,7 @@ def test_what_a_closed_connection_held_is_let_go() -> None:
         await asyncio.sleep(10)
         assert not node.connections
         assert not node.hub.channels
-        assert await node.presence("c") == ([], 0)
+        assert await contents.presence(node, "c") == ([], 0)
         assert len(node.tasks) == 0
         assert not alive(Publishing)
 

@@ -15,6 +15,7 @@ from everwire.codes import ErrorCode
 from everwire.errors import BrokerUnavailable
 from everwire.limits import KiB, Limits, MiB
 from everwire.protocol import messages as m
+from everwire.server import contents
 from everwire.server.node import Node
 from everwire.testing import Direction, Network, VirtualLoop, run
 
@@ -365,7 +366,7 @@ def test_subscribing_twice_replaces_the_first_and_doubles_nothing() -> None:
         await writer.publish("w-2", "c", 2)
         await asyncio.sleep(1)
         assert [one.offset for one in peer.messages()] == [1, 1, 2]
-        assert await node.presence("c") != ([], 0)
+        assert await contents.presence(node, "c") != ([], 0)
 
     with_node(scenario)
 

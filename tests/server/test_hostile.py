@@ -18,7 +18,7 @@ from everwire.limits import KiB, Limits, MiB
 from everwire.protocol import messages as m
 from everwire.protocol.dialects import BadMessage, dialect
 from everwire.protocol.msgpack_scan import has_odd_keys
-from everwire.server import commands
+from everwire.server import commands, contents
 from everwire.server.commands import CommandLog
 from everwire.server.node import Node
 from everwire.server.publishing import Publishing
@@ -121,7 +121,7 @@ def test_a_refreshed_token_is_asked_for_every_channel_again() -> None:
         await writer.publish("b-1", "secret:x", 3)
         await asyncio.sleep(1)
         assert [one.offset for one in peer.messages()] == [1]
-        assert (await node.presence("secret:x"))[1] == 0
+        assert (await contents.presence(node, "secret:x"))[1] == 0
 
     with_node(scenario, two_tokens())
 
@@ -142,12 +142,12 @@ def test_nobody_can_take_a_message_id_away_from_somebody_else() -> None:
         await thief.auth()
         await victim.auth()
         await thief.publish("order-1", "c", "FAKE")
-        assert not (await node.publish("c", "REAL", message_id="order-1")).duplicate
-        assert (await node.publish("c", "REAL", message_id="order-1")).duplicate
+        assert not (await contents.publish(node, "c", "REAL", message_id="order-1")).duplicate
+        assert (await contents.publish(node, "c", "REAL", message_id="order-1")).duplicate
         await thief.publish("inst-6", "c", "stolen")
         assert not (await victim.publish("inst-6", "c", "mine"))["duplicate"]
         assert (await victim.publish("inst-6", "c", "mine"))["duplicate"]
-        page = await node.history("c", limit=9)
+        page = await contents.history(node, "c", limit=9)
         assert len(page.records) == 4
 
     with_node(scenario)
@@ -230,7 +230,7 @@ def test_cancel_is_for_queries_and_commands_only() -> None:
         peer.send(m.Cancel(5))
         answer = await peer.answer(5)
         assert isinstance(answer, m.Response)
-        await node.publish("live", 1)
+        await contents.publish(node, "live", 1)
         await asyncio.sleep(1)
         assert len(peer.messages()) == 1
 
@@ -314,8 +314,8 @@ def test_presence_is_not_pushed_to_readers_that_stand_still_and_shown_to_them_la
 def test_history_answers_with_what_fits_into_a_message() -> None:
     async def scenario(network: Network, node: Node) -> None:
         for n in range(30):
-            await node.publish("c", [n, "\0" * 30 * KiB])
-        page = await node.history("c", limit=100)
+            await contents.publish(node, "c", [n, "\0" * 30 * KiB])
+        page = await contents.history(node, "c", limit=100)
         first = page.records[0]
         peer = Peer(network)
         await peer.auth()
@@ -349,7 +349,7 @@ def test_a_token_ends_the_connection_within_a_second_of_its_end_even_of_a_slow_r
         await slow.auth(token="t", subscribe=[m.ChannelRequest("c")])
         slow.transport.pause_reading()
         for n in range(100):
-            await node.publish("c", [n, "x" * 20_000])
+            await contents.publish(node, "c", [n, "x" * 20_000])
         began = loop.time()
         assert await peer.until_closed() == 4402
         assert loop.time() - began < 2.6

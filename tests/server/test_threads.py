@@ -84,7 +84,7 @@ def test_a_plain_handler_publishes_from_its_thread_and_gets_what_is_returned_or_
 
 COROUTINES = [
     name
-    for name, value in vars(Everwire).items()
+    for name, value in inspect.getmembers(Everwire)
     if not name.startswith("_") and inspect.iscoroutinefunction(inspect.unwrap(value))
 ]
 

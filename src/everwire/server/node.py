@@ -14,7 +14,7 @@ from secrets import token_hex, token_urlsafe
 from typing import TYPE_CHECKING, Any
 
 from ..brokers import Broker
-from ..brokers.base import Page, Publication, Published, PublishOutcome, Record
+from ..brokers.base import Record
 from ..codes import CloseCode, ErrorCode
 from ..errors import RequestError
 from ..hub.hub import Hub
@@ -24,17 +24,14 @@ from ..net.heartbeat import Wheel
 from ..net.tasks import TaskOwner
 from ..net.transport import Handshake, Receiver, Transport
 from ..protocol import messages as m
-from ..protocol.channels import channel_key
-from ..protocol.data import plain_data
 from ..protocol.dialects import dialect
 from ..protocol.states import ConnectionState
-from . import auth, requests, subscribing
+from . import auth, presence, recovering, requests
 from .access import Access, Channelled
 from .chores import Chores
 from .commands import CommandLog
 from .connection import Connection
 from .liveness import Pings
-from .publishing import payload_of
 from .rates import Addresses, slow_down
 from .rules import Identity
 from .users import Users
@@ -46,7 +43,6 @@ logger = logging.getLogger("everwire.server")
 
 _READY = ConnectionState.READY
 TIME_TO_MOVE = 5.0  # seconds that a drain leaves to the client that is told to go last
-SERVER_SCOPE = "\x00server"  # no user can have this name: ids of ours never meet theirs
 
 
 class Node:
@@ -298,7 +294,7 @@ class Node:
         for subscription in subscriptions:
             reader = subscription.reader
             assert isinstance(reader, Connection)
-            subscribing.recover(self, reader, subscription)
+            recovering.recover(self, reader, subscription)
 
     def _presence(self, channel: Channel, joined: Sequence[m.Member], left: Sequence[str]) -> None:
         self.chores.add(lambda: self._tell_presence(channel, joined, left))
@@ -307,55 +303,7 @@ class Node:
         self, channel: Channel, joined: Sequence[m.Member], left: Sequence[str]
     ) -> None:
         _, count = await self.broker.presence(channel.key, 0)
-        subscribing.tell_presence(channel, joined, left, count)
-
-    # ---- for the application ----------------------------------------------------------
-
-    async def publish(
-        self,
-        channel: str,
-        data: Any,
-        *,
-        message_id: str = "",
-        tenant: str = "",
-    ) -> Published:
-        """See :meth:`everwire.Everwire.publish`."""
-        placed = self.access.place(channel)
-        if placed.rule is None:
-            raise RequestError(f"there is no channel {channel!r}", code=ErrorCode.BAD_CHANNEL)
-        answer: asyncio.Future[PublishOutcome] = asyncio.get_running_loop().create_future()
-
-        def done(outcome: PublishOutcome) -> None:
-            if not answer.done():
-                answer.set_result(outcome)
-
-        publication = Publication(
-            channel_key(tenant, channel),
-            message_id,
-            payload_of(plain_data(data), self.limits.message),
-            SERVER_SCOPE,
-            options=placed.rule.options,
-        )
-        outcome = self.broker.publish(publication, done)
-        if outcome is None:
-            outcome = await answer
-        if not isinstance(outcome, Published):
-            raise outcome
-        return outcome
-
-    async def history(self, channel: str, *, limit: int, tenant: str = "") -> Page:
-        """See :meth:`everwire.Everwire.history`."""
-        placed = self.access.place(channel)
-        if placed.rule is None:
-            raise RequestError(f"there is no channel {channel!r}", code=ErrorCode.BAD_CHANNEL)
-        return await self.broker.latest(
-            channel_key(tenant, channel), limit=limit, options=placed.rule.options
-        )
-
-    async def presence(self, channel: str, *, tenant: str = "") -> tuple[list[m.Member], int]:
-        """See :meth:`everwire.Everwire.presence`."""
-        key = channel_key(tenant, channel)
-        return await self.broker.presence(key, self.limits.presence_members)
+        presence.tell_presence(channel, joined, left, count)
 
     # ---- small things --------------------------------------------------------------------
 
@@ -384,7 +332,7 @@ class Node:
         """Send in full what a reader was not sent of presence while it was too slow."""
         missed, connection.presence_missed = connection.presence_missed, {}
         for subscription in missed:
-            show = subscribing.show_presence
+            show = presence.show_presence
             self.chores.add(partial(show, self, connection, subscription))
 
     def log_defect(self, where: str, kind: str = "") -> None:

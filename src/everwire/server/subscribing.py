@@ -9,28 +9,24 @@ in one step. The same path takes up readers that were too slow, and heals holes.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..brokers.base import Page, Record
+from ..brokers.base import Page
 from ..codes import ErrorCode
 from ..errors import BrokerUnavailable, Forbidden, RequestError
-from ..hub.registry import Channel, Lane, Subscription
+from ..hub.registry import Subscription
 from ..protocol import messages as m
-from ..protocol.data import plain_data
-from ..protocol.states import ConnectionState, SubscriptionState
-from .access import Channelled
+from ..protocol.states import SubscriptionState
+from .presence import appear, show_presence
+from .recovering import ALIVE, push, send_gap, settle
 
 if TYPE_CHECKING:
     from .connection import Connection
     from .node import Node
-
-RETRY = 0.5  # seconds between tries to read history while the broker does not answer
-_ALIVE = (ConnectionState.AUTHENTICATING, ConnectionState.READY)
 
 
 class Begun:
@@ -115,10 +111,10 @@ async def _subscribe_one(
             f"a connection may have {node.limits.subscriptions} subscriptions",
             code=ErrorCode.SUBSCRIPTIONS,
         )
-    if connection.state not in _ALIVE:
+    if connection.state not in ALIVE:
         raise RequestError(code=ErrorCode.CANCELLED)
     channel = await node.open_channel(granted)
-    if connection.state not in _ALIVE:
+    if connection.state not in ALIVE:
         node.hub.unused(channel)
         raise RequestError(code=ErrorCode.CANCELLED)
     subscription = Subscription(connection, channel)
@@ -141,7 +137,7 @@ async def _subscribe_one(
     subscription.state = SubscriptionState.RECOVERING
     subscription.move(page.start)
     if granted.presence:
-        node.chores.add(lambda: _appear(node, connection, granted, subscription, instead))
+        node.chores.add(lambda: appear(node, connection, granted, subscription, instead))
     return Begun(subscription, page, request.position, request.presence and granted.presence)
 
 
@@ -153,20 +149,6 @@ def _drop(node: Node, connection: Connection, subscription: Subscription) -> Non
         del connection.subscriptions[name]
 
 
-async def _appear(
-    node: Node,
-    connection: Connection,
-    granted: Channelled,
-    subscription: Subscription,
-    instead: str | None,
-) -> None:
-    if subscription.state is SubscriptionState.UNSUBSCRIBED:
-        return
-    info = granted.grant.info if granted.grant.info is not None else connection.identity.info
-    member = m.Member(connection.id, connection.user, plain_data(info))
-    await node.broker.presence_add(granted.key, member, node.limits.presence_lease, instead)
-
-
 def follow(node: Node, connection: Connection, begun: Sequence[Begun]) -> None:
     """Send what follows the answer: gaps, history, who is present; then go on live."""
     for one in begun:
@@ -174,116 +156,11 @@ def follow(node: Node, connection: Connection, begun: Sequence[Begun]) -> None:
         if subscription.state is not SubscriptionState.RECOVERING:
             continue
         if one.asked is not None and not one.page.recovered:
-            _send_gap(connection, subscription, one.page, one.page.reason, one.asked)
-        _push(connection, subscription, one.page.records)
+            send_gap(connection, subscription, one.page, one.page.reason, one.asked)
+        push(connection, subscription, one.page.records)
         settle(node, connection, subscription)
         if one.presence:
             node.chores.add(partial(show_presence, node, connection, subscription))
-
-
-async def show_presence(node: Node, connection: Connection, subscription: Subscription) -> None:
-    """Send who is present, and from now on who comes and goes."""
-    channel = subscription.channel
-    if subscription.state in _LIVE:
-        channel.watchers[connection] = subscription
-    members, count = await node.broker.presence(channel.key, node.limits.presence_members)
-    if subscription.state in _LIVE:
-        connection.send(m.Presence(channel.sid, True, members, [], count))
-
-
-_LIVE = (SubscriptionState.RECOVERING, SubscriptionState.SUBSCRIBED)
-
-
-def _push(connection: Connection, subscription: Subscription, records: Sequence[Record]) -> None:
-    """Send messages out of history, as they would have been sent live."""
-    if not records:
-        return
-    channel = subscription.channel
-    lane = channel.lanes.get(connection.wire) or Lane(channel, connection.wire)
-    connection.queue(b"".join([lane.frame(record) for record in records]))
-    last = records[-1]
-    subscription.move(m.Position(last.epoch, last.offset, last.id))
-
-
-def _send_gap(
-    connection: Connection,
-    subscription: Subscription,
-    page: Page,
-    reason: str,
-    asked: m.Position,
-) -> None:
-    channel = subscription.channel
-    connection.node.count("gaps")
-    connection.send(
-        m.GapNotice(
-            channel.sid,
-            page.start.epoch,
-            page.start.offset,
-            page.start.id,
-            reason,
-            asked.offset if asked.epoch == page.start.epoch else None,
-            None if connection.dialect.acknowledges else channel.name,
-        )
-    )
-
-
-def settle(node: Node, connection: Connection, subscription: Subscription) -> None:
-    """Join live if the channel's last message is reached; otherwise read on."""
-    if not connection.paused and node.hub.join(subscription):
-        connection.behind.pop(subscription, None)
-    else:
-        recover(node, connection, subscription)
-
-
-def recover(node: Node, connection: Connection, subscription: Subscription) -> None:
-    """Have a subscription sent what follows its position, as the reader can take it."""
-    if connection.state not in _ALIVE:
-        return
-    connection.behind = connection.behind or {}
-    connection.behind[subscription] = None
-    if not connection.catching_up:
-        connection.catching_up = True
-        node.tasks.start(_catch_up(node, connection), "catch-up")
-
-
-async def _catch_up(node: Node, connection: Connection) -> None:
-    """Send pages of history to a connection, one task for all its subscriptions."""
-    try:
-        while connection.behind and connection.state in _ALIVE:
-            await connection.writable()
-            for subscription in list(connection.behind):
-                await _catch_up_one(node, connection, subscription)
-                await asyncio.sleep(0)  # let it be written, and the buffer be measured
-                if connection.paused:
-                    break
-    finally:
-        connection.catching_up = False
-
-
-async def _catch_up_one(node: Node, connection: Connection, subscription: Subscription) -> None:
-    channel, position = subscription.channel, subscription.position
-    try:
-        page = await node.broker.read(
-            channel.key,
-            position,
-            limit=node.limits.page,
-            limit_bytes=node.limits.write_low,
-            options=channel.options,
-        )
-    except BrokerUnavailable:
-        await asyncio.sleep(RETRY)
-        return
-    if subscription.state is not SubscriptionState.RECOVERING:
-        connection.behind.pop(subscription, None)
-        return
-    node.hub.learn(channel, page.top)
-    if not page.recovered:
-        reason = "slow" if page.reason == "expired" else page.reason
-        _send_gap(connection, subscription, page, reason, position)
-        subscription.move(page.start)
-    _push(connection, subscription, page.records)
-    if node.hub.join(subscription):
-        connection.behind.pop(subscription, None)
 
 
 def unsubscribe(node: Node, connection: Connection, name: str) -> bool:
@@ -317,25 +194,6 @@ async def reauthorise(node: Node, connection: Connection) -> None:
             sid = subscription.channel.sid
             told = None if connection.dialect.acknowledges else name
             connection.send(m.Unsubscribed(sid, error.code, error.temporary, channel=told))
-
-
-def tell_presence(
-    channel: Channel, joined: Sequence[m.Member], left: Sequence[str], count: int
-) -> None:
-    """Send who came and went to those who want to know; encoded once for each dialect."""
-    encoded: dict[object, bytes] = {}
-    for reader, subscription in channel.watchers.items():
-        if reader.paused:  # it is sent the whole when it can take it
-            missed = reader.presence_missed = reader.presence_missed or {}  # type: ignore[attr-defined]
-            missed[subscription] = None
-            continue
-        dialect = reader.wire.dialect
-        payload = encoded.get(dialect)
-        if payload is None:
-            message = m.Presence(channel.sid, False, list(joined), list(left), count)
-            payload = encoded[dialect] = dialect.encode(message)
-        if payload:
-            reader.send_payload(payload)  # type: ignore[attr-defined]
 
 
 def result_payload(result: m.ChannelResult) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""Sending history to a subscription until it is where its channel is.
+
+New subscriptions, readers that were too slow and holes all go this way: a page at a time, as
+the reader can take it; and when the last message that the hub knows of is reached, the
+subscription joins live, in one step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..brokers.base import Page, Record
+from ..errors import BrokerUnavailable
+from ..hub.registry import Lane, Subscription
+from ..protocol import messages as m
+from ..protocol.states import ConnectionState, SubscriptionState
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .node import Node
+
+RETRY = 0.5  # seconds between tries to read history while the broker does not answer
+ALIVE = (ConnectionState.AUTHENTICATING, ConnectionState.READY)
+
+
+def push(connection: Connection, subscription: Subscription, records: Sequence[Record]) -> None:
+    """Send messages out of history, as they would have been sent live."""
+    if not records:
+        return
+    channel = subscription.channel
+    lane = channel.lanes.get(connection.wire) or Lane(channel, connection.wire)
+    connection.queue(b"".join([lane.frame(record) for record in records]))
+    last = records[-1]
+    subscription.move(m.Position(last.epoch, last.offset, last.id))
+
+
+def send_gap(
+    connection: Connection,
+    subscription: Subscription,
+    page: Page,
+    reason: str,
+    asked: m.Position,
+) -> None:
+    channel = subscription.channel
+    connection.node.count("gaps")
+    connection.send(
+        m.GapNotice(
+            channel.sid,
+            page.start.epoch,
+            page.start.offset,
+            page.start.id,
+            reason,
+            asked.offset if asked.epoch == page.start.epoch else None,
+            None if connection.dialect.acknowledges else channel.name,
+        )
+    )
+
+
+def settle(node: Node, connection: Connection, subscription: Subscription) -> None:
+    """Join live if the channel's last message is reached; otherwise read on."""
+    if not connection.paused and node.hub.join(subscription):
+        connection.behind.pop(subscription, None)
+    else:
+        recover(node, connection, subscription)
+
+
+def recover(node: Node, connection: Connection, subscription: Subscription) -> None:
+    """Have a subscription sent what follows its position, as the reader can take it."""
+    if connection.state not in ALIVE:
+        return
+    connection.behind = connection.behind or {}
+    connection.behind[subscription] = None
+    if not connection.catching_up:
+        connection.catching_up = True
+        node.tasks.start(_catch_up(node, connection), "catch-up")
+
+
+async def _catch_up(node: Node, connection: Connection) -> None:
+    """Send pages of history to a connection, one task for all its subscriptions."""
+    try:
+        while connection.behind and connection.state in ALIVE:
+            await connection.writable()
+            for subscription in list(connection.behind):
+                await _catch_up_one(node, connection, subscription)
+                await asyncio.sleep(0)  # let it be written, and the buffer be measured
+                if connection.paused:
+                    break
+    finally:
+        connection.catching_up = False
+
+
+async def _catch_up_one(node: Node, connection: Connection, subscription: Subscription) -> None:
+    channel, position = subscription.channel, subscription.position
+    try:
+        page = await node.broker.read(
+            channel.key,
+            position,
+            limit=node.limits.page,
+            limit_bytes=node.limits.write_low,
+            options=channel.options,
+        )
+    except BrokerUnavailable:
+        await asyncio.sleep(RETRY)
+        return
+    if subscription.state is not SubscriptionState.RECOVERING:
+        connection.behind.pop(subscription, None)
+        return
+    node.hub.learn(channel, page.top)
+    if not page.recovered:
+        reason = "slow" if page.reason == "expired" else page.reason
+        send_gap(connection, subscription, page, reason, position)
+        subscription.move(page.start)
+    push(connection, subscription, page.records)
+    if node.hub.join(subscription):
+        connection.behind.pop(subscription, None)
