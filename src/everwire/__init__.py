@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from .server.app import Everwire
     from .server.connection import Connection
     from .server.rules import Grant, Identity
+    from .server.stats import NodeStats
 
 __version__ = "0.1.0"
 
@@ -92,6 +93,7 @@ __all__ = [
     "Limits",
     "Message",
     "NativePing",
+    "NodeStats",
     "NotSent",
     "NotStored",
     "OutboxFull",
@@ -137,6 +139,7 @@ _HOMES = {
     "Limits": ".limits",
     "Message": ".client",
     "NativePing": ".client.pings",
+    "NodeStats": ".server.stats",
     "Pool": ".client.pool",
     "PoolMember": ".client.pool_members",
     "Position": ".protocol.messages",

@@ -24,6 +24,7 @@ from everwire import (
     Identity,
     Limits,
     Message,
+    NodeStats,
     NotSent,
     OutboxFull,
     Position,
@@ -314,6 +315,8 @@ async def run_a_node() -> None:
     assert_type(node, Node)
     assert_type(wire.node, Node)
     assert_type(wire.has_authenticator, bool)
+    assert_type(wire.stats(), NodeStats)
+    assert_type(wire.stats().refused["rate_limited"], int)
     assert_type(await wire.history("c", limit=5), Page)
     await wire.stop()
     wire.asgi()

@@ -51,8 +51,12 @@ class Hub:
         self._armed = False
         self._idle: dict[Channel, float] = {}
         self.channels: dict[str, Channel] = {}
-        self.delivered = 0
-        """messages handed to lanes, for statistics"""
+        self.subscriptions = 0
+        """how many are registered"""
+        self.deliveries = 0
+        """messages of channels written, each as often as it has readers"""
+        self.bytes_out = 0
+        """bytes of all frames written"""
 
     # ---- registry ------------------------------------------------------------
 
@@ -74,6 +78,7 @@ class Hub:
     def add(self, subscription: Subscription) -> None:
         """Register a subscription that is not in a lane yet."""
         channel = subscription.channel
+        self.subscriptions += subscription.reader not in channel.subscriptions
         channel.subscriptions[subscription.reader] = subscription
         self._idle.pop(channel, None)
 
@@ -84,6 +89,7 @@ class Hub:
         subscription.state = SubscriptionState.UNSUBSCRIBED
         if channel.subscriptions.get(subscription.reader) is subscription:
             del channel.subscriptions[subscription.reader]
+            self.subscriptions -= 1
             channel.watchers.pop(subscription.reader, None)
             if not channel.subscriptions:
                 self._idle[channel] = self._loop.time()
@@ -168,7 +174,6 @@ class Hub:
                 return
         channel.last = offset
         channel.last_id = record.id
-        self.delivered += 1
         for lane in channel.lanes.values():
             if lane.pending is not None:
                 lane.pending.append(lane.frame(record))
@@ -255,6 +260,7 @@ class Hub:
         touched, self._touched = self._touched, []
         if len(dirty) > 1:
             for lane in dirty:
+                self.deliveries += len(lane.members) * len(lane.pending or ())
                 data = lane.take()
                 for reader in lane.members:
                     if reader.out is None:
@@ -267,8 +273,12 @@ class Hub:
             out = reader.out
             if out is not None:  # otherwise it was closed meanwhile
                 reader.out = None
-                reader.write(out[0] if len(out) == 1 else b"".join(out))
+                data = out[0] if len(out) == 1 else b"".join(out)
+                self.bytes_out += len(data)
+                reader.write(data)
         for lane in dirty:
+            self.deliveries += len(lane.members) * len(lane.pending or ())
             data = lane.take()
+            self.bytes_out += len(lane.members) * len(data)
             for write in lane.members.values():
                 write(data)

@@ -15,6 +15,7 @@ from ..limits import Limits
 from .declarations import Declarations
 from .operations import Operations
 from .rules import Handlers
+from .stats import NodeStats, snapshot
 
 if TYPE_CHECKING:
     from .asgi import AsgiApp
@@ -75,6 +76,16 @@ class Everwire(Declarations, Operations):
                 "wire.attach(api)"
             )
         return self._node
+
+    def stats(self) -> NodeStats:
+        """Return what this node holds and has done: a snapshot, cheap to take.
+
+        It may be called from any thread.
+
+        Raises:
+            ConfigError: the application does not run.
+        """
+        return snapshot(self.node)
 
     def _here(self) -> Node:
         node = self.node

@@ -173,6 +173,9 @@ class Connection(Liveness, Askable):
         if now != self._second:
             self._second, self.came = now, 0
         self.came += 1
+        tally = node.tally
+        tally.messages_in += 1
+        tally.bytes_in += len(payload)
         if opcode != self.opcode or self.state is not _READY:
             if self.state in _ENDED:
                 return
@@ -210,6 +213,8 @@ class Connection(Liveness, Askable):
 
     def closed(self, code: int, reason: str) -> None:
         if self.state is not ConnectionState.CLOSED:
+            if self.state is not ConnectionState.CLOSING:
+                self.node.tally.closed(code)
             self._release()
             self.to(ConnectionState.CLOSED)
             self.node.users.remove(self)
@@ -249,8 +254,9 @@ class Connection(Liveness, Askable):
         if self.state is _READY or self.state not in _ENDED:
             self.queue(self.wire.frame(payload))
 
-    def queue(self, frames: bytes) -> None:
-        """Queue finished frames for the end of the loop's turn."""
+    def queue(self, frames: bytes, messages: int = 1) -> None:
+        """Queue finished frames for the end of the loop's turn; ``messages`` are counted."""
+        self.node.tally.sent += messages
         if self.out is None:
             self.out = [frames]
             self.node.hub.touch(self)
@@ -272,6 +278,7 @@ class Connection(Liveness, Askable):
         self, request_id: m.RequestId | None, error: RequestError, channel: str | None = None
     ) -> None:
         """Answer a request with an error."""
+        self.node.tally.refused[error.code] += 1
         self.send(error_message(request_id, error, None if self.dialect.acknowledges else channel))
 
     # ---- back-pressure --------------------------------------------------------------
@@ -339,6 +346,7 @@ class Connection(Liveness, Askable):
         """Say goodbye: everything that the connection holds is let go at once."""
         if self.state in _ENDED:
             return
+        self.node.tally.closed(code)
         self.node.hub.flush()  # what was promised before goes out before
         self._release()
         self.to(ConnectionState.CLOSING)

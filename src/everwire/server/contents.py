@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..brokers.base import Page, Publication, Published, PublishOutcome
 from ..codes import ErrorCode
-from ..errors import RequestError
+from ..errors import BrokerUnavailable, RequestError
 from ..protocol.channels import channel_key
 from ..protocol.data import plain_data
 from ..protocol.messages import Member
@@ -47,6 +47,8 @@ async def publish(
     if outcome is None:
         outcome = await answer
     if not isinstance(outcome, Published):
+        if isinstance(outcome, BrokerUnavailable):
+            node.broker_failed()
         raise outcome
     return outcome
 

@@ -34,6 +34,7 @@ from .connection import Connection
 from .liveness import Pings
 from .rates import Addresses, slow_down
 from .rules import Identity
+from .stats import Tally
 from .users import Users
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class Node:
     Attributes:
         id: random, new at each start.
         connections: by their secret.
-        counters: what happened how often, by name.
+        counters: what happened how often, by name; see ``docs/metrics.md``.
+        tally: what is counted of every message and connection.
     """
 
     def __init__(self, app: Everwire, broker: Broker, *, random: Random | None = None) -> None:
@@ -65,6 +67,8 @@ class Node:
         self.connections: dict[str, Connection] = {}
         self.users = Users(self.connections)
         self.counters: Counter[str] = Counter()
+        self.tally = Tally()
+        self.started_at = 0.0
         self._addresses = Addresses(app.limits.connections)
         self.draining = False
         self.access = Access(app.handlers.rules)
@@ -110,6 +114,7 @@ class Node:
         self.hub = Hub(loop, self._recover, self._presence)
         self.on_record = self.hub.on_record
         self.wheel = Wheel(loop)
+        self.started_at = self.wheel.now
         self.commands = CommandLog(self.limits.dedupe_window, loop.time)
         await self.broker.start(self)
         self.wheel.start()
@@ -176,6 +181,7 @@ class Node:
         connection = Connection(self, transport, handshake, chosen)
         self.connections[connection.secret] = connection
         self.counters["connections"] += 1
+        self.tally.dialects[chosen.name] += 1
         if not self._addresses.admit(connection):
             return connection
         connection.opened()
@@ -188,6 +194,7 @@ class Node:
         """A connection is gone."""
         if self.connections.pop(connection.secret, None) is not None:
             self._addresses.left(connection)
+            self.tally.dialects[connection.dialect.name] -= 1
         if not self.connections:
             self._emptied.set()
 
@@ -327,6 +334,11 @@ class Node:
     def count(self, what: str) -> None:
         """Count something that happened."""
         self.counters[what] += 1
+
+    def broker_failed(self) -> None:
+        """The broker did not answer."""
+        self.count("broker_failures")
+        self.tally.broker_failed_at = self.wheel.now
 
     def show_presence(self, connection: Connection) -> None:
         """Send in full what a reader was not sent of presence while it was too slow."""

@@ -180,6 +180,9 @@ def _done(
 
 def _answer(connection: Connection, message: m.Publish, outcome: PublishOutcome) -> None:
     if isinstance(outcome, Published):
+        tally = connection.node.tally
+        tally.published += 1
+        tally.duplicates += outcome.duplicate
         if message.id:
             position = outcome.position
             connection.send_payload(
@@ -189,6 +192,7 @@ def _answer(connection: Connection, message: m.Publish, outcome: PublishOutcome)
             )
         return
     if isinstance(outcome, BrokerUnavailable):
+        connection.node.broker_failed()
         outcome = RequestError(str(outcome), code=ErrorCode.UNAVAILABLE, outcome=outcome.outcome)
     refuse_publish(connection, message, outcome)
 

@@ -31,7 +31,8 @@ def push(connection: Connection, subscription: Subscription, records: Sequence[R
         return
     channel = subscription.channel
     lane = channel.lanes.get(connection.wire) or Lane(channel, connection.wire)
-    connection.queue(b"".join([lane.frame(record) for record in records]))
+    connection.queue(b"".join([lane.frame(record) for record in records]), messages=0)
+    connection.node.hub.deliveries += len(records)
     last = records[-1]
     subscription.move(m.Position(last.epoch, last.offset, last.id))
 
@@ -74,6 +75,7 @@ def recover(node: Node, connection: Connection, subscription: Subscription) -> N
     connection.behind[subscription] = None
     if not connection.catching_up:
         connection.catching_up = True
+        node.count("catch_ups")
         node.tasks.start(_catch_up(node, connection), "catch-up")
 
 
@@ -102,6 +104,7 @@ async def _catch_up_one(node: Node, connection: Connection, subscription: Subscr
             options=channel.options,
         )
     except BrokerUnavailable:
+        node.broker_failed()
         await asyncio.sleep(RETRY)
         return
     if subscription.state is not SubscriptionState.RECOVERING:

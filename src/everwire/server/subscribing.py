@@ -65,6 +65,7 @@ async def subscribe(
         except RequestError as error:
             results.append(m.ChannelResult(request.channel, error=error_body(error)))
         except BrokerUnavailable as error:
+            node.broker_failed()
             unavailable = RequestError(str(error), code=ErrorCode.UNAVAILABLE)
             results.append(m.ChannelResult(request.channel, error=error_body(unavailable)))
         except Exception:
@@ -93,6 +94,7 @@ async def subscribe(
             if held > node.limits.write_low:  # read again when there is room to send it
                 one.page = Page(page.top, page.start, (), page.recovered, page.reason)
             begun.append(one)
+    node.tally.refused.update(one.error.code for one in results if one.error is not None)
     return results, begun
 
 
