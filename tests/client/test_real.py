@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -183,9 +184,9 @@ def test_who_is_hung_up_on_before_an_answer_tries_again(
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal calls
         calls += 1
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(said)
-        writer.close()
+        with closing(writer):  # also when the test ends first
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(said)
 
     async def main() -> None:
         async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:

@@ -17,7 +17,7 @@ import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -407,6 +407,27 @@ def test_what_the_parser_refuses_comes_once_and_leaves_no_line_in_the_log(
     assert not caplog.records
 
 
+def test_a_link_held_for_its_last_word_is_let_go_with_the_loop_at_the_latest() -> None:
+    async def scenario(served: Served) -> None:
+        reader, writer, _ = await served.dial()
+        writer.write(Frame(3).encode())
+        assert [frame.opcode for frame in await read_frames(reader)] == [CLOSE]
+
+    before = own_sockets()
+    on_sockets(scenario)
+    assert own_sockets() == before
+
+
+def own_sockets() -> set[str]:
+    """This process' sockets, as the kernel numbers them."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if (target := os.readlink(entry)).startswith("socket:"):
+                found.add(target)
+    return found
+
+
 def test_a_frame_before_a_refused_one_in_the_same_read_is_not_delivered() -> None:
     """picows parses one frame ahead, and fails before it hands on what it has.
 
@@ -596,10 +617,10 @@ def test_a_reader_that_stands_still_is_dropped_whatever_it_says_last(
 def test_a_client_whose_server_never_hangs_up_hangs_up_itself() -> None:
     async def main() -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            request = await reader.readuntil(b"\r\n\r\n")
-            writer.write(answer_to(request) + Frame(CLOSE, masked=False).encode())
-            gone.set_result(await reader.read(-1))
-            writer.close()
+            with closing(writer):
+                request = await reader.readuntil(b"\r\n\r\n")
+                writer.write(answer_to(request) + Frame(CLOSE, masked=False).encode())
+                gone.set_result(await reader.read(-1))
 
         gone = asyncio.get_running_loop().create_future()
         receiver = Kept(None)
@@ -622,10 +643,10 @@ def test_a_client_that_refuses_a_frame_leaves_no_exception_that_nobody_takes(
 
     async def main() -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            request = await reader.readuntil(b"\r\n\r\n")
-            writer.write(answer_to(request) + Frame(3, masked=False).encode())
-            await reader.read(-1)
-            writer.close()
+            with closing(writer):
+                request = await reader.readuntil(b"\r\n\r\n")
+                writer.write(answer_to(request) + Frame(3, masked=False).encode())
+                await reader.read(-1)
 
         receiver = Kept(None)
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:

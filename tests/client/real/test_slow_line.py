@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 from everwire import ClientLimits, Everwire, Grant, connect
 from everwire.limits import Limits
@@ -25,11 +25,8 @@ class Line:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
-        server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
-        try:
+        async with await asyncio.start_server(self._carry, "127.0.0.1", 0) as server:
             yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
-        finally:
-            server.close()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -50,12 +47,13 @@ class Line:
                 writer.write(data)
             writer.close()
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(forward())
-                group.create_task(back())
-        except* OSError:
-            pass
+        with closing(writer), closing(up):
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(forward())
+                    group.create_task(back())
+            except* OSError:
+                pass
 
 
 def test_a_reader_whose_line_is_too_slow_is_not_cut_off() -> None:

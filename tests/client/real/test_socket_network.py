@@ -7,7 +7,7 @@ import base64
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,9 @@ def test_an_http_refusal_is_final_with_its_status(status: int) -> None:
 # ---- proxies -------------------------------------------------------------------------------
 
 
+Proxy = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
 class ConnectProxy:
     """A small HTTP proxy: CONNECT, with a password if it has one."""
 
@@ -173,34 +176,30 @@ class ConnectProxy:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        _, target, _ = head[0].split(" ")
-        self.asked.append(target)
-        given = [line.partition(": ")[2] for line in head if line.startswith("Proxy-Auth")]
-        status = 407 if self._want and given != [self._want] else self.status
-        writer.write(f"HTTP/1.1 {status} x\r\n\r\n".encode())
-        if status == 200:
-            host, _, port = target.rpartition(":")
-            there, back = await asyncio.open_connection(host, int(port))
-            await asyncio.gather(pump(reader, back), pump(there, writer))
-        writer.close()
+        with closing(writer):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            _, target, _ = head[0].split(" ")
+            self.asked.append(target)
+            given = [line.partition(": ")[2] for line in head if line.startswith("Proxy-Auth")]
+            status = 407 if self._want and given != [self._want] else self.status
+            writer.write(f"HTTP/1.1 {status} x\r\n\r\n".encode())
+            if status == 200:
+                host, _, port = target.rpartition(":")
+                there, back = await asyncio.open_connection(host, int(port))
+                await asyncio.gather(pump(reader, back), pump(there, writer))
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
+    with closing(writer), suppress(OSError):
         while data := await reader.read(65_536):
             writer.write(data)
             await writer.drain()
-    writer.close()
 
 
 @asynccontextmanager
-async def proxying(proxy: ConnectProxy) -> AsyncIterator[str]:
-    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
-    try:
+async def proxying(proxy: Proxy) -> AsyncIterator[str]:
+    async with await asyncio.start_server(proxy, "127.0.0.1", 0) as server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
 
 
 @LOOPS
@@ -275,28 +274,27 @@ def test_a_socks_proxy_carries_it_too() -> None:
     """SOCKS 5 without a password, to an IPv4 address (RFC 1928)."""
 
     async def socks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        _, methods = await reader.readexactly(2)
-        await reader.readexactly(methods)
-        writer.write(b"\x05\x00")
-        head = await reader.readexactly(4)
-        assert head == b"\x05\x01\x00\x01"
-        host = ".".join(map(str, await reader.readexactly(4)))
-        port = int.from_bytes(await reader.readexactly(2), "big")
-        there, back = await asyncio.open_connection(host, port)
-        writer.write(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
-        used.append(port)
-        await asyncio.gather(pump(reader, back), pump(there, writer))
+        with closing(writer):
+            _, methods = await reader.readexactly(2)
+            await reader.readexactly(methods)
+            writer.write(b"\x05\x00")
+            head = await reader.readexactly(4)
+            assert head == b"\x05\x01\x00\x01"
+            host = ".".join(map(str, await reader.readexactly(4)))
+            port = int.from_bytes(await reader.readexactly(2), "big")
+            there, back = await asyncio.open_connection(host, port)
+            writer.write(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
+            used.append(port)
+            await asyncio.gather(pump(reader, back), pump(there, writer))
 
     used: list[int] = []
 
     async def scenario() -> None:
-        server = await asyncio.start_server(socks, "127.0.0.1", 0)
-        proxy = f"socks5://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with echoing() as port:
+        async with echoing() as port, proxying(socks) as address:
+            proxy = f"socks5://{address}"
             async with socket_to(f"ws://127.0.0.1:{port}/", proxy=proxy) as socket:
                 await socket.send("x")
                 assert await socket.recv() == "x"
             assert used == [port]
-        server.close()
 
     play(scenario)

@@ -7,6 +7,7 @@ import os
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from picows import WSTransport
@@ -15,7 +16,15 @@ LINGER = 1.0  # seconds that a socket is held after its peer broke the rules
 FLUSHED = 0.05  # seconds after which what was written is with the kernel
 MAX_LINGERING = 256  # sockets held so at a time
 
-_lingering: set[socket.socket] = set()
+
+class _Held(socket.socket):
+    """A copy of a link's socket; closed with whoever holds it, which is the event loop."""
+
+    def __del__(self) -> None:
+        self.close()  # the loop ended before its time: an end as good as any
+
+
+_lingering: WeakSet[_Held] = WeakSet()
 
 
 def linger(picows: WSTransport) -> None:
@@ -28,7 +37,7 @@ def linger(picows: WSTransport) -> None:
         return
     try:
         number = picows.underlying_transport.get_extra_info("socket").fileno()
-        held = socket.socket(fileno=os.dup(number))
+        held = _Held(fileno=os.dup(number))
     except OSError:
         return
     loop = asyncio.get_running_loop()
@@ -37,11 +46,11 @@ def linger(picows: WSTransport) -> None:
     loop.call_later(LINGER, _let_go, held)
 
 
-def _finish_writing(held: socket.socket) -> None:
+def _finish_writing(held: _Held) -> None:
     with suppress(OSError):
         held.shutdown(socket.SHUT_WR)
 
 
-def _let_go(held: socket.socket) -> None:
+def _let_go(held: _Held) -> None:
     _lingering.discard(held)
     held.close()
