@@ -75,7 +75,8 @@ def test_a_stale_class_is_found_and_mended(
     assert stale.returncode == 1, stale
     assert "run scripts/sync-facade" in stale.stderr
     assert run(script).returncode == 0
-    assert written in (tmp_path / "src/everwire/sync/client.py").read_text(encoding="utf-8")
+    twin = tmp_path / "src" / "everwire" / "sync" / path.name
+    assert written in twin.read_text(encoding="utf-8")
     assert run(script, "--check").returncode == 0
 
 
@@ -90,3 +91,15 @@ def test_what_is_public_there_is_public_here(name: str) -> None:
     added = {"open", "get", "iterate", *re.findall(r"^ {8}(\w+): ", attributes, re.M)}
     assert there <= here
     assert here - there <= added
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_what_inherits_there_inherits_here(name: str) -> None:
+    def heirs(here: bool) -> set[str]:
+        def found(each: str) -> type:
+            home = everwire if hasattr(everwire, each) else everwire.client
+            return getattr(everwire.sync if here else home, each)
+
+        return {each for each in CLASSES if issubclass(found(name), found(each))}
+
+    assert heirs(here=True) == heirs(here=False)

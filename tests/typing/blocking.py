@@ -5,11 +5,21 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Any, assert_type
 
-from everwire import ClientLimits, ConnectionClosed, Gap, Message, Position, Snapshot, SocketStats
+from everwire import (
+    ClientLimits,
+    ConnectionClosed,
+    Gap,
+    Message,
+    PoolMember,
+    Position,
+    Snapshot,
+    SocketStats,
+)
 from everwire.client import Ack, ChannelPresence, ConnectionState, Member, Stats, SubscriptionState
 from everwire.client.observations import Record
 from everwire.sync import (
     Client,
+    Pool,
     Socket,
     StatefulSubscription,
     Stream,
@@ -105,6 +115,17 @@ def by_hand() -> None:
     client = connect("ws://127.0.0.1:8000/ws", token=later).open()
     assert_type(client, Client)
     client.close()
+
+
+def pools() -> None:
+    with Pool("ws://127.0.0.1:8000/ws", 3, token=token) as pool:
+        assert_type(pool, Pool)
+        either: Client = pool
+        assert_type(either.publish("c", 1), Ack)
+        assert_type(pool.query("members", type=list[str]), list[str])
+        assert_type(pool.subscribe("c"), Subscription)
+        assert_type(pool.keyed("order").publish_nowait("c", 1), Future[Ack])
+        assert_type(pool.members, list[PoolMember])
 
 
 def sockets() -> None:

@@ -13,20 +13,21 @@ from ..codes import CloseCode
 from ..errors import ClosedOK
 from .background import Background
 
-A = TypeVar("A")
 I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
 
 
-class Facade(Generic[A]):
+class Facade:
     """An object of the background loop, seen from other threads: each call blocks for it.
 
     Args:
         background: the loop.
-        inside: the object; it is touched on the loop alone.
+        inside: the object; it is touched on the loop alone. A subclass says what it is.
     """
 
-    def __init__(self, background: Background, inside: A) -> None:
+    _inside: Any
+
+    def __init__(self, background: Background, inside: Any) -> None:
         self._background = background
         self._inside = inside
         self._entered = False
@@ -41,7 +42,7 @@ class Facade(Generic[A]):
         return self._background.future(function)
 
     def _enter(self) -> None:
-        inside: Any = self._inside
+        inside = self._inside
         self._wait(inside.__aenter__)
         self._entered = True
         if hasattr(inside, "close"):
@@ -53,13 +54,13 @@ class Facade(Generic[A]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        inside: Any = self._inside
+        inside = self._inside
         self._close(lambda: inside.__aexit__(kind, error, traceback))
 
     def _close(self, make: Callable[[], Awaitable[None]]) -> None:
         if self._background.gone:
             return  # a child of a fork leaves what is its parent's; at the end all is closed
-        inside: Any = self._inside
+        inside = self._inside
         try:
             self._wait(make)
         finally:
@@ -69,10 +70,10 @@ class Facade(Generic[A]):
         return f"<everwire.sync {self._inside!r}>"
 
 
-class Iterating(Facade[A], Generic[A, I]):
+class Iterating(Facade, Generic[I]):
     """One that yields. Several threads may share it: each item goes to one of them."""
 
-    def __init__(self, background: Background, inside: A) -> None:
+    def __init__(self, background: Background, inside: Any) -> None:
         super().__init__(background, inside)
         # Items pass through here, so that one is not lost with the call that was to return
         # it: an interrupt may come when it is taken already. The next call finds it.
@@ -106,7 +107,7 @@ class Iterating(Facade[A], Generic[A, I]):
                 raise StopIteration
 
     async def _take(self, seconds: float | None) -> bool:
-        inside: Any = self._inside
+        inside = self._inside
         try:
             async with asyncio.timeout(seconds):
                 self._taken.append(await anext(inside))
@@ -126,7 +127,7 @@ class Iterating(Facade[A], Generic[A, I]):
             TimeoutError: none came in time; inside ``with`` you may iterate again.
             Exception: whatever iterating raises.
         """
-        inside: Any = self._inside
+        inside = self._inside
         enter = not self._entered and hasattr(inside, "__aenter__")
         if enter:
             self._enter()

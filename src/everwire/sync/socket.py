@@ -24,7 +24,7 @@ from .background import background
 from .facade import Iterating
 
 
-class Socket(Iterating[AsyncSocket, str | bytes]):
+class Socket(Iterating[str | bytes]):
     """A WebSocket that stays: ``with Socket(url) as socket: for message in socket``.
 
     It reconnects by itself, until it is closed or the server turns it away for good. What
@@ -72,6 +72,8 @@ class Socket(Iterating[AsyncSocket, str | bytes]):
     Raises:
         ConfigError: an option cannot be used.
     """
+
+    _inside: AsyncSocket
 
     def __init__(
         self,

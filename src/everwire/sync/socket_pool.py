@@ -21,7 +21,7 @@ from .background import background
 from .facade import Iterating
 
 
-class SocketPool(Iterating[AsyncSocketPool, str | bytes]):
+class SocketPool(Iterating[str | bytes]):
     """Several sockets to a server of any kind: ``with SocketPool(url) as pool``.
 
     Each is a :class:`~everwire.Socket`. What is sent goes over one that is connected, in turn;
@@ -48,6 +48,8 @@ class SocketPool(Iterating[AsyncSocketPool, str | bytes]):
     Raises:
         ConfigError: one of these cannot be used.
     """
+
+    _inside: AsyncSocketPool
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from ..client.streams import Stream as AsyncStream, T
 from .facade import Iterating
 
 
-class Stream(Iterating[AsyncStream[T], T]):
+class Stream(Iterating[T]):
     """The parts of an answer: ``for part in client.stream("ticks")``.
 
     It begins when it is first iterated over, or entered with ``with``. The server is
@@ -17,6 +17,8 @@ class Stream(Iterating[AsyncStream[T], T]):
     cancels the handler on the server: at the end of ``with`` at once, otherwise when
     Python lets go of the stream.
     """
+
+    _inside: AsyncStream[T]
 
     def __enter__(self) -> Self:
         """Ask for it. Interrupting before that asks for nothing.
