@@ -113,6 +113,18 @@ class Limits:
     """how long a member outlives a node that died"""
     presence_members: int = 1_000
     """members listed; beyond that only counted"""
+    presence_grace: float = 5.0
+    """how long a member whose connection was lost stays, for the same client to come back"""
+
+    # commands with an idempotency key
+    command_answer: int = 64 * KiB
+    """bytes of an answer that is remembered; a retry of a command with more: ``outcome_unknown``"""
+    command_keys_user: int = 10_000
+    """commands of a user that are remembered; beyond: ``dedupe_full``"""
+    command_keys: int = 100_000
+    """commands of all users that are remembered; beyond: ``dedupe_full``"""
+    command_bytes: int = 128 * MiB
+    """bytes of memory that remembered commands take; beyond: ``dedupe_full``"""
 
     def announced(self) -> dict[str, int]:
         """What ``hello`` tells a client; the window in milliseconds."""
@@ -130,7 +142,8 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.name.startswith("history") else 1e-9
+            may_be_none = field.name.startswith("history") or field.name == "presence_grace"
+            least = 0 if may_be_none else 1e-9
             if not isinstance(value, (int, float)) or value < least:
                 raise ConfigError(f"limit {field.name} must be a number above zero, not {value!r}")
         if self.write_low >= self.write_high:

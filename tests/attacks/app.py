@@ -47,7 +47,7 @@ def make(**options: Any) -> Everwire:
             "connections": len(node.connections),
             "tasks": len(node.tasks),
             "channels": len([name for name in node.hub.channels if "churn" in name]),
-            "present": len((await contents.presence(node, "churn"))[0]),
+            "present": len((await contents.presence(node, "churn")).members),
         }
 
     return made

@@ -2,111 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from everwire import Everwire
-from everwire.brokers.base import (
-    Broker,
-    BrokerEvents,
-    ChannelOptions,
-    Completion,
-    Page,
-    Publication,
-    PublishOutcome,
-    Record,
-)
 from everwire.brokers.memory import MemoryBroker
 from everwire.client import Client
 from everwire.limits import Limits
-from everwire.protocol.messages import Member, Position
 from everwire.server.node import Node
 from everwire.testing import Network
 from everwire.testing.network import Listener
 
 from .world import URL, client_to, loop, open_to_all
-
-
-class Shared:
-    """A memory broker's events, told to each node that is subscribed."""
-
-    def __init__(self, broker: MemoryBroker) -> None:
-        self.broker = broker
-        self.fronts: list[Front] = []
-
-    def on_record(self, channel: str, record: Record) -> None:
-        for front in self.fronts:
-            if channel in front.channels:
-                front.events.on_record(channel, record)
-
-    def on_presence(self, channel: str, joined: Sequence[Member], left: Sequence[str]) -> None:
-        for front in self.fronts:
-            if channel in front.channels:
-                front.events.on_presence(channel, joined, left)
-
-
-class Front(Broker):
-    """What one node sees of a broker that it shares."""
-
-    url = "shared://"
-    events: BrokerEvents
-
-    def __init__(self, shared: Shared) -> None:
-        self.shared = shared
-        self.broker = shared.broker
-        self.channels: set[str] = set()
-
-    async def start(self, events: BrokerEvents) -> None:
-        self.events = events
-        if not self.shared.fronts:
-            await self.broker.start(self.shared)
-        self.shared.fronts.append(self)
-
-    async def stop(self) -> None:
-        self.channels.clear()
-        if self in self.shared.fronts:
-            self.shared.fronts.remove(self)
-            if not self.shared.fronts:
-                await self.broker.stop()
-
-    def publish(self, publication: Publication, done: Completion) -> PublishOutcome | None:
-        return self.broker.publish(publication, done)
-
-    async def subscribe(self, channels: Sequence[str]) -> None:
-        self.channels.update(channels)
-        await self.broker.subscribe(channels)
-
-    async def unsubscribe(self, channels: Sequence[str]) -> None:
-        self.channels.difference_update(channels)
-        others = {one for front in self.shared.fronts for one in front.channels}
-        await self.broker.unsubscribe([one for one in channels if one not in others])
-
-    async def read(
-        self,
-        channel: str,
-        since: Position | None,
-        *,
-        limit: int,
-        limit_bytes: int,
-        options: ChannelOptions,
-    ) -> Page:
-        return await self.broker.read(
-            channel, since, limit=limit, limit_bytes=limit_bytes, options=options
-        )
-
-    async def latest(self, channel: str, *, limit: int, options: ChannelOptions) -> Page:
-        return await self.broker.latest(channel, limit=limit, options=options)
-
-    async def presence_add(
-        self, channel: str, member: Member, lease: float, instead: str | None = None
-    ) -> None:
-        await self.broker.presence_add(channel, member, lease, instead)
-
-    async def presence_remove(self, channel: str, connection: str) -> None:
-        await self.broker.presence_remove(channel, connection)
-
-    async def presence(self, channel: str, limit: int) -> tuple[list[Member], int]:
-        return await self.broker.presence(channel, limit)
 
 
 class Cluster:
@@ -121,7 +28,7 @@ class Cluster:
         self.network = network
         self.limits = limits
         self.declare = declare
-        self.shared = Shared(MemoryBroker(limits, wall=loop().wall))
+        self.broker = MemoryBroker(limits, wall=loop().wall)
         self.wires: list[Everwire] = []
         self._listener: Listener | None = None
 
@@ -131,7 +38,7 @@ class Cluster:
 
     async def start(self) -> Node:
         """Start another node; from now on it is the one that new connections reach."""
-        wire = Everwire(Front(self.shared), limits=self.limits, wall=loop().wall)
+        wire = Everwire(MemoryBroker(beside=self.broker), limits=self.limits, wall=loop().wall)
         if self.declare is not None:
             self.declare(wire)
         open_to_all(wire)

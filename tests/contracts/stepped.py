@@ -10,6 +10,7 @@ from everwire.brokers.base import (
     BrokerEvents,
     Completion,
     Page,
+    PresenceChange,
     Publication,
     PublishOutcome,
     Record,
@@ -44,14 +45,18 @@ class _Wire:
     """What stands between a broker and its node."""
 
     def __init__(self, broker: LateBroker, node: BrokerEvents) -> None:
+        self.id = node.id
         self._broker = broker
         self._node = node
 
     def on_record(self, channel: str, record: Record) -> None:
         self._broker.tell(self._node, channel, record)
 
-    def on_presence(self, channel: str, joined: Any, left: Any) -> None:
-        self._node.on_presence(channel, joined, left)
+    def on_presence(self, channel: str, change: PresenceChange) -> None:
+        self._node.on_presence(channel, change)
+
+    def on_signal(self, payload: bytes) -> None:
+        self._node.on_signal(payload)
 
 
 class LateBroker(SteppedBroker):

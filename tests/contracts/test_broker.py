@@ -13,6 +13,7 @@ from everwire.brokers.base import (
     Broker,
     ChannelOptions,
     Page,
+    PresenceChange,
     Publication,
     Published,
     PublishOutcome,
@@ -27,22 +28,35 @@ from everwire.testing import VirtualLoop, run
 
 BROKERS = ["memory://"]
 Scenario = Callable[["Seen", Broker], Coroutine[Any, Any, None]]
+Together = Callable[["Seen", "Seen"], Coroutine[Any, Any, None]]
 
 
 class Seen:
-    """What a broker told its node."""
+    """A node, as a broker knows it: what it was told, and its own broker."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, broker: Broker) -> None:
+        self.id = name
+        self.broker = broker
         self.records: dict[str, list[Record]] = {}
-        self.joined: list[Member] = []
-        self.left: list[str] = []
+        self.changes: list[PresenceChange] = []
+        self.signals: list[bytes] = []
 
     def on_record(self, channel: str, record: Record) -> None:
         self.records.setdefault(channel, []).append(record)
 
-    def on_presence(self, channel: str, joined: Any, left: Any) -> None:
-        self.joined += joined
-        self.left += left
+    def on_presence(self, channel: str, change: PresenceChange) -> None:
+        self.changes.append(change)
+
+    def on_signal(self, payload: bytes) -> None:
+        self.signals.append(payload)
+
+    @property
+    def joined(self) -> list[Member]:
+        return [member for change in self.changes for member in change.joined]
+
+    @property
+    def left(self) -> list[str]:
+        return [connection for change in self.changes for connection in change.left]
 
 
 @pytest.fixture(params=BROKERS)
@@ -50,18 +64,37 @@ def url(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def neighbour(broker: Broker) -> Broker:
+    """Another node's access to what a broker holds."""
+    assert isinstance(broker, MemoryBroker)
+    return MemoryBroker(beside=broker)
+
+
 def on(url: str, scenario: Scenario, **limits: Any) -> None:
     """Run a scenario with a started broker, in virtual time."""
+
+    async def one(seen: Seen, _: Seen) -> None:
+        await scenario(seen, seen.broker)
+
+    on_two(url, one, **limits)
+
+
+def on_two(url: str, scenario: Together, **limits: Any) -> None:
+    """Run a scenario with two nodes on one broker, in virtual time."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
-        seen, broker = Seen(), open_broker(url, Limits(**limits), wall=loop.wall)
-        await broker.start(seen)
+        first = open_broker(url, Limits(**limits), wall=loop.wall)
+        one, two = Seen("one", first), Seen("two", neighbour(first))
+        for node in (one, two):
+            await node.broker.start(node)
+            await node.broker.renew(15.0)
         try:
-            await scenario(seen, broker)
+            await scenario(one, two)
         finally:
-            await broker.stop()
+            for node in (one, two):
+                await node.broker.stop()
 
     run(main, limit=200_000)
 
@@ -337,37 +370,6 @@ def test_latest_returns_the_last_messages(url: str) -> None:
     on(url, scenario)
 
 
-def test_presence_tells_each_change_once_and_counts(url: str) -> None:
-    async def scenario(seen: Seen, broker: Broker) -> None:
-        await broker.subscribe(["c"])
-        ada, bob = Member("1", "ada"), Member("2", "bob")
-        await broker.presence_add("c", ada, 15)
-        await broker.presence_add("c", ada, 15)
-        await broker.presence_add("c", bob, 15)
-        assert (await broker.presence("c", 1))[1] == 2
-        assert len((await broker.presence("c", 1))[0]) == 1
-        await broker.presence_remove("c", "1")
-        await broker.presence_remove("c", "1")
-        assert await broker.presence("c", 10) == ([bob], 1)
-        assert (seen.joined, seen.left) == ([ada, bob], ["1"])
-
-    on(url, scenario)
-
-
-def test_presence_passes_from_one_connection_to_another_in_one_step(url: str) -> None:
-    async def scenario(seen: Seen, broker: Broker) -> None:
-        await broker.subscribe(["c"])
-        before, after = Member("1", "ada"), Member("2", "ada")
-        await broker.presence_add("c", before, 15)
-        await broker.presence_add("c", after, 15, "1")
-        await broker.presence_add("c", after, 15, "1")
-        await broker.presence_remove("c", "1")
-        assert await broker.presence("c", 10) == ([after], 1)
-        assert (seen.joined, seen.left) == ([before, after], ["1"])
-
-    on(url, scenario)
-
-
 def test_an_unused_channel_loses_its_numbering_and_gets_another_epoch(url: str) -> None:
     async def scenario(seen: Seen, broker: Broker) -> None:
         before = await published(broker, "c", b"\x01", "m-1")
@@ -414,7 +416,7 @@ def test_remembered_ids_are_let_go_without_another_publish(url: str) -> None:
             await published(broker, "c", b"\x01", f"m-{n}")
         await asyncio.sleep(600)
         assert isinstance(broker, MemoryBroker)
-        assert broker._streams["c"].dedupe is None
+        assert broker.memory.streams["c"].dedupe is None
         assert await published(broker, "c", b"\x01", "m-0")
 
     on(url, scenario, dedupe_window=100.0)

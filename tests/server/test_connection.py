@@ -368,7 +368,7 @@ def test_what_a_closed_connection_held_is_let_go() -> None:
         await asyncio.sleep(10)
         assert not node.connections
         assert not node.hub.channels
-        assert await contents.presence(node, "c") == ([], 0)
+        assert (await contents.presence(node, "c")).count == 0
         assert len(node.tasks) == 0
         assert not alive(Publishing)
 

@@ -1,9 +1,10 @@
 """What a broker is: the one place where a channel's messages get their numbers.
 
 A broker moves bytes. It numbers and keeps what is published, tells the nodes that are
-subscribed, and remembers who is present. Everything that the delivery contract promises
-across connections and nodes rests on four properties that each implementation must have
-(the suite ``tests/contracts/test_broker.py`` runs over all of them):
+subscribed, remembers who is present and what commands answered, and carries signals from
+node to node. Everything that the delivery contract promises across connections and nodes
+rests on properties that each implementation must have (the suite
+``tests/contracts/test_broker.py`` runs over all of them):
 
 * De-duplicating, numbering, keeping and telling the subscribers is *one* step for a
   message. Were it two, a reader could be told of a message that history does not have,
@@ -12,13 +13,17 @@ across connections and nodes rests on four properties that each implementation m
 * :meth:`Broker.read` sees a channel's numbering and its history in one step.
 * What :meth:`Broker.publish` acknowledged is in what :meth:`Broker.read` returns after
   it, for as long as size and age allow.
+* A node holds a *lease*, by the broker's clock (:meth:`Broker.renew`). What belongs to it,
+  members and claimed commands, is given up when the lease has run out, and not before.
+
+A broker object is what *one* node has of the broker: each node opens its own.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -93,6 +98,41 @@ class Page(msgspec.Struct, frozen=True, gc=False):
         return (self.records[-1].offset if self.records else self.start.offset) >= self.top.offset
 
 
+class Members(msgspec.Struct, frozen=True, gc=False):
+    """Who is present in a channel."""
+
+    members: Sequence[Member]
+    """as many as were asked for"""
+    count: int
+    """how many there are"""
+    version: int
+    """grows with each change; 0 when nobody is present"""
+
+
+class PresenceChange(msgspec.Struct, frozen=True, gc=False):
+    """Who came and went, in one step; ``before`` and ``version`` are those of :class:`Members`."""
+
+    joined: Sequence[Member]
+    left: Sequence[str]
+    count: int
+    before: int
+    version: int
+
+
+class Claim(msgspec.Struct, frozen=True, gc=False):
+    """What came of claiming a command.
+
+    * ``claimed``: it is the caller's to run, and to :meth:`Broker.finish`.
+    * ``done``: it ran, and answered ``answer``.
+    * ``running``: another has claimed it, and its node's lease holds.
+    * ``lost``: another had claimed it, and its node's lease ran out.
+    * ``reused``: the key was used with another digest.
+    """
+
+    state: Literal["claimed", "done", "running", "lost", "reused"]
+    answer: bytes = b""
+
+
 PublishOutcome: TypeAlias = Published | BrokerUnavailable | RequestError
 Completion: TypeAlias = Callable[[PublishOutcome], None]
 
@@ -100,11 +140,17 @@ Completion: TypeAlias = Callable[[PublishOutcome], None]
 class BrokerEvents(Protocol):
     """What a broker tells its node, from the event loop."""
 
+    id: str
+    """the node's name: no two nodes ever have the same"""
+
     def on_record(self, channel: str, record: Record) -> None:
         """A message of a subscribed channel. Once, in order, or with a visible hole."""
 
-    def on_presence(self, channel: str, joined: Sequence[Member], left: Sequence[str]) -> None:
-        """The members of a subscribed channel changed."""
+    def on_presence(self, channel: str, change: PresenceChange) -> None:
+        """The members of a subscribed channel changed. May get lost: see ``before``."""
+
+    def on_signal(self, payload: bytes) -> None:
+        """Another node says something; at most once."""
 
 
 class Broker(ABC):
@@ -176,18 +222,112 @@ class Broker(ABC):
         """
 
     @abstractmethod
-    async def presence_add(
-        self, channel: str, member: Member, lease: float, instead: str | None = None
-    ) -> None:
-        """Make ``member`` present for ``lease`` seconds, or for longer if it is.
+    async def tops(self, channels: Sequence[str]) -> Sequence[Position]:
+        """Return each channel's last message, as far as it has one: else offset 0.
 
-        In the same step the connection ``instead`` leaves the channel, if it is in it.
+        Raises:
+            BrokerUnavailable: it cannot be reached.
+        """
+
+    # ---- presence ---------------------------------------------------------------
+
+    @abstractmethod
+    async def presence_add(
+        self, channel: str, member: Member, instance: str = "", instead: str | None = None
+    ) -> None:
+        """Make ``member`` present for as long as this node's lease holds, or until removed.
+
+        In the same step leave those of the same user whose place it takes: the connection
+        ``instead``, and those of the same ``instance`` (if not "") that were removed and
+        are still in their time of grace.
+
+        Raises:
+            BrokerUnavailable: it cannot be reached.
         """
 
     @abstractmethod
-    async def presence_remove(self, channel: str, connection: str) -> None:
-        """End a member's presence."""
+    async def presence_remove(self, channel: str, connection: str, grace: float = 0.0) -> None:
+        """End a member's presence: at once, or in ``grace`` seconds, whatever becomes of this node.
+
+        A node that gives a grace removes the member again when it is over; only if the node
+        is no more may those who watch hear of it later, by :meth:`renew` of another.
+
+        Raises:
+            BrokerUnavailable: it cannot be reached.
+        """
 
     @abstractmethod
-    async def presence(self, channel: str, limit: int) -> tuple[list[Member], int]:
-        """Return up to ``limit`` members, and how many there are."""
+    async def presence(self, channel: str, limit: int) -> Members:
+        """Return up to ``limit`` members, and how many there are.
+
+        Raises:
+            BrokerUnavailable: it cannot be reached.
+        """
+
+    @abstractmethod
+    async def presence_versions(self, channels: Sequence[str]) -> Sequence[int]:
+        """Return each channel's :attr:`Members.version`.
+
+        Raises:
+            BrokerUnavailable: it cannot be reached.
+        """
+
+    # ---- nodes ------------------------------------------------------------------
+
+    @abstractmethod
+    async def renew(self, lease: float) -> bool:
+        """Hold this node's lease for ``lease`` seconds from now.
+
+        Also lets go of what ran out, whichever node it belonged to: those who watch are told
+        of members that are gone.
+
+        Returns:
+            Whether what belongs to this node is still there. If not, it must be made
+            present again: the lease had run out, or the broker lost it.
+
+        Raises:
+            BrokerUnavailable: it cannot be reached.
+        """
+
+    @abstractmethod
+    async def nodes(self) -> Sequence[str]:
+        """Return the nodes whose lease holds, this one among them.
+
+        Raises:
+            BrokerUnavailable: it cannot be reached.
+        """
+
+    @abstractmethod
+    async def signal(self, node: str | None, payload: bytes) -> None:
+        """Say something to a node, or (None) to all others. At most once, best effort.
+
+        Raises:
+            BrokerUnavailable: it cannot be reached; nobody was told, as far as is known.
+        """
+
+    # ---- commands ---------------------------------------------------------------
+
+    @abstractmethod
+    async def claim(self, owner: str, key: str, digest: bytes, *, again: bool) -> Claim:
+        """Claim the command ``key`` of a user for this node, under its lease.
+
+        What became of a command is known for ``dedupe_window`` seconds after it ended.
+
+        Args:
+            owner: whose it is; an owner has at most ``command_keys_user`` of them.
+            key: the command; those of different owners are different.
+            digest: of what it is to do; with another, the key was reused.
+            again: claim it even if a node that is no more had claimed it.
+
+        Raises:
+            RequestError: ``dedupe_full``: as many are remembered as may be.
+            BrokerUnavailable: it cannot be reached; it may have been claimed.
+        """
+
+    @abstractmethod
+    async def finish(self, owner: str, key: str, answer: bytes | None) -> None:
+        """Note what a command that this node claimed answered; None: it had no effect, forget it.
+
+        Raises:
+            BrokerUnavailable: it cannot be reached; it may have been noted.
+        """

@@ -2,14 +2,14 @@
 
 An acknowledgement survives what the process survives. Each channel gets a new epoch at
 each start, so that a client of an earlier process is told of the gap.
+
+Several nodes of one process and event loop may share a memory: ``MemoryBroker(beside=first)``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from itertools import islice
 from secrets import token_hex
 from time import time as wall_time
 
@@ -21,22 +21,23 @@ from .base import (
     Broker,
     BrokerEvents,
     ChannelOptions,
+    Claim,
     Completion,
+    Members,
     Page,
     Publication,
     Published,
     PublishOutcome,
     Record,
 )
-from .stream import DedupeWindow, Stream
+from .store import Memory
+from .stream import DedupeWindow
 
-SWEEP = 10.0  # seconds between looks for what is too old
-SWEEP_STEP = 0.05  # seconds between two parts of a look
-LOOK = 2_000  # channels looked at without a pause
+NOWHERE = Position("", 0, "")
 
 
 class MemoryBroker(Broker):
-    """Streams in a dict; those that hold anything also in a list to choose from."""
+    """A node's access to a memory, which is its own or that of the broker ``beside`` it."""
 
     url = "memory://"
 
@@ -46,39 +47,31 @@ class MemoryBroker(Broker):
         *,
         wall: Callable[[], float] = wall_time,
         new_epoch: Callable[[], str] = lambda: token_hex(8),
+        beside: MemoryBroker | None = None,
     ) -> None:
-        self._limits = limits or Limits()
-        self._wall = wall
-        self._new_epoch = new_epoch
-        self._streams: dict[str, Stream] = {}
-        self._holding: OrderedDict[Stream, float] = OrderedDict()
-        """those that hold anything, and when they had been used when last looked at"""
-        self._subscribed: set[str] = set()
-        self._members: dict[str, dict[str, Member]] = {}
-        self._held = 0
-        self._unswept: list[str] = []
+        self.memory: Memory = (
+            beside.memory if beside is not None else Memory(limits or Limits(), wall, new_epoch)
+        )
         self._events: BrokerEvents | None = None
-        self._clock: Callable[[], float] = lambda: 0.0
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._node = ""
 
     async def start(self, events: BrokerEvents) -> None:
-        loop = asyncio.get_running_loop()
-        self._events = events
-        self._clock = loop.time
-        self._sweeper = loop.call_later(SWEEP, self._sweep, loop)
+        self._events, self._node = events, events.id
+        self.memory.join(events)
 
     async def stop(self) -> None:
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        self._sweeper = self._events = None
+        if self._events is not None:
+            self._events = None
+            self.memory.leave(self._node)
 
     def publish(self, publication: Publication, done: Completion) -> PublishOutcome:
-        now = self._clock()
+        memory = self.memory
+        now = memory.clock()
         channel = publication.channel
-        stream = self._streams.get(channel)
+        stream = memory.streams.get(channel)
         if stream is None:
             try:
-                stream = self._open(channel, now)
+                stream = memory.open(channel, now)
             except BrokerUnavailable as error:
                 return error
         offset = stream.top + 1
@@ -86,7 +79,7 @@ class MemoryBroker(Broker):
         if message_id:
             dedupe = stream.dedupe
             if dedupe is None:
-                limits = self._limits
+                limits = memory.limits
                 dedupe = DedupeWindow(limits.dedupe_window, limits.dedupe_max, now)
                 stream.dedupe = dedupe
             scope = publication.scope
@@ -102,7 +95,7 @@ class MemoryBroker(Broker):
             stream.epoch,
             offset,
             message_id,
-            int(self._wall() * 1000),
+            int(memory.wall() * 1000),
             publication.payload,
             None,
             publication.publisher,
@@ -110,29 +103,23 @@ class MemoryBroker(Broker):
         )
         grown = stream.append(record, now, publication.options)
         if grown:
-            self._held += grown
+            memory.held += grown
             if not stream.listed:
                 stream.listed = True
-                self._holding[stream] = now
-            if self._held > self._limits.history_total:
-                self._evict()
-        if stream.subscribed and self._events is not None:
-            self._events.on_record(channel, record)
+                memory.holding[stream] = now
+            if memory.held > memory.limits.history_total:
+                memory.evict()
+        for events in stream.listeners:
+            events.on_record(channel, record)
         return Published(Position(stream.epoch, offset, message_id))
 
     async def subscribe(self, channels: Sequence[str]) -> None:
-        self._subscribed.update(channels)
-        self._note_subscribed(channels, True)
+        for channel in channels:
+            self.memory.note(channel, self._node, self._events)
 
     async def unsubscribe(self, channels: Sequence[str]) -> None:
-        self._subscribed.difference_update(channels)
-        self._note_subscribed(channels, False)
-
-    def _note_subscribed(self, channels: Sequence[str], subscribed: bool) -> None:
         for channel in channels:
-            stream = self._streams.get(channel)
-            if stream is not None:
-                stream.subscribed = subscribed
+            self.memory.note(channel, self._node, None)
 
     async def read(
         self,
@@ -143,113 +130,52 @@ class MemoryBroker(Broker):
         limit_bytes: int,
         options: ChannelOptions,
     ) -> Page:
-        return self._fresh(channel, options).read(since, limit, limit_bytes)
+        return self.memory.fresh(channel, options).read(since, limit, limit_bytes)
 
     async def latest(self, channel: str, *, limit: int, options: ChannelOptions) -> Page:
-        return self._fresh(channel, options).latest(limit)
+        return self.memory.fresh(channel, options).latest(limit)
+
+    async def tops(self, channels: Sequence[str]) -> Sequence[Position]:
+        streams = self.memory.streams
+        found = (streams.get(channel) for channel in channels)
+        return [NOWHERE if stream is None else stream.position for stream in found]
 
     async def presence_add(
-        self, channel: str, member: Member, lease: float, instead: str | None = None
+        self, channel: str, member: Member, instance: str = "", instead: str | None = None
     ) -> None:
-        # The lease is about nodes that die; the members of this process die with it.
-        members = self._members.setdefault(channel, {})
-        left = () if instead is None or members.pop(instead, None) is None else (instead,)
-        joined = () if members.get(member.connection) == member else (member,)
-        members[member.connection] = member
-        if (joined or left) and channel in self._subscribed and self._events is not None:
-            self._events.on_presence(channel, joined, left)
+        memory = self.memory
+        memory.leases.setdefault(self._node, memory.clock())  # who never renews it has no members
+        change = memory.rosters.add(self._node, channel, member, instance, instead)
+        memory.tell([(channel, change)])
 
-    async def presence_remove(self, channel: str, connection: str) -> None:
-        members = self._members.get(channel)
-        if members is None or members.pop(connection, None) is None:
-            return
-        if not members:
-            del self._members[channel]
-        if channel in self._subscribed and self._events is not None:
-            self._events.on_presence(channel, (), (connection,))
+    async def presence_remove(self, channel: str, connection: str, grace: float = 0.0) -> None:
+        memory = self.memory
+        until = memory.clock() + grace if grace else None
+        memory.tell([(channel, memory.rosters.remove(channel, connection, until))])
 
-    async def presence(self, channel: str, limit: int) -> tuple[list[Member], int]:
-        members = self._members.get(channel, {})
-        return list(members.values())[:limit], len(members)
+    async def presence(self, channel: str, limit: int) -> Members:
+        return self.memory.rosters.read(channel, limit)
 
-    def _open(self, channel: str, now: float) -> Stream:
-        """Begin a channel's numbering.
+    async def presence_versions(self, channels: Sequence[str]) -> Sequence[int]:
+        return [self.memory.rosters.version(channel) for channel in channels]
 
-        Raises:
-            BrokerUnavailable: there are as many channels as may be, none of them unused.
-        """
-        if len(self._streams) >= self._limits.channels:
-            self._forget_one(now)
-        stream = self._streams[channel] = Stream(self._new_epoch(), now)
-        stream.subscribed = channel in self._subscribed
-        return stream
+    async def renew(self, lease: float) -> bool:
+        return self.memory.renew(self._node, lease)
 
-    def _forget_one(self, now: float) -> None:
-        """Make room for a channel: an id is never forgotten early, so one long unused goes."""
-        unused = now - self._limits.dedupe_window
-        for channel, stream in islice(self._streams.items(), LOOK):
-            if stream.used < unused and not stream.subscribed:
-                self._forget(channel, stream)
-                return
-        raise BrokerUnavailable("the broker holds as many channels as it may; later")
+    async def nodes(self) -> Sequence[str]:
+        memory = self.memory
+        return [node for node in memory.leases if memory.alive(node)]
 
-    def _forget(self, channel: str, stream: Stream) -> None:
-        self._held += stream.clear()
-        self._unlist(stream)
-        del self._streams[channel]
+    async def signal(self, node: str | None, payload: bytes) -> None:
+        soon = asyncio.get_running_loop().call_soon
+        for name, events in self.memory.nodes.items():
+            if name == node or (node is None and name != self._node):
+                soon(events.on_signal, payload)
 
-    def _unlist(self, stream: Stream) -> None:
-        stream.listed = False
-        self._holding.pop(stream, None)
+    async def claim(self, owner: str, key: str, digest: bytes, *, again: bool) -> Claim:
+        memory = self.memory
+        return memory.claims.claim(self._node, owner, key, digest, again, memory.clock())
 
-    def _fresh(self, channel: str, options: ChannelOptions) -> Stream:
-        """The channel's stream, without what is too old by now."""
-        now = self._clock()
-        stream = self._streams.get(channel)
-        if stream is None:
-            if channel not in self._subscribed:  # asking about a channel does not make it
-                return Stream(self._new_epoch(), now)
-            stream = self._open(channel, now)
-        stream.used = now
-        self._held += stream.trim(now, options)
-        return stream
-
-    def _evict(self) -> None:
-        """Empty the histories of channels that have not been used for long.
-
-        The first of the list goes, unless it was used since it was put there: then it is
-        put last. So using a channel costs nothing, and evicting costs a look for each
-        channel that was used meanwhile, up to a limit.
-        """
-        looks = 0
-        while self._held > self._limits.history_total and self._holding:
-            stream, used = self._holding.popitem(last=False)
-            looks += 1
-            if stream.used != used and looks < LOOK:
-                self._holding[stream] = stream.used
-                continue
-            stream.listed = False
-            self._held += stream.clear()
-
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let go of what is too old, some channels at a time."""
-        now = loop.time()
-        if not self._unswept:
-            self._unswept = list(self._streams)
-        some, self._unswept = self._unswept[:LOOK], self._unswept[LOOK:]
-        for channel in some:
-            stream = self._streams.get(channel)
-            if stream is not None:
-                self._sweep_one(channel, stream, now)
-        pause = SWEEP_STEP if self._unswept else SWEEP
-        self._sweeper = loop.call_later(pause, self._sweep, loop)
-
-    def _sweep_one(self, channel: str, stream: Stream, now: float) -> None:
-        if stream.options is not None and len(stream):
-            self._held += stream.trim(now, stream.options)
-        if stream.listed and not len(stream):
-            self._unlist(stream)
-        if stream.dedupe is not None and not stream.dedupe.turned(now):
-            stream.dedupe = None
-        if stream.used < now - self._limits.meta_ttl and not stream.subscribed:
-            self._forget(channel, stream)
+    async def finish(self, owner: str, key: str, answer: bytes | None) -> None:
+        memory = self.memory
+        memory.claims.finish(self._node, owner, key, answer, memory.clock())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..protocol.messages import Position
-from .base import ChannelOptions, Page, Record
+from .base import BrokerEvents, ChannelOptions, Page, Record
 
 RECORD_OVERHEAD = 256
 """bytes that a message in history costs beside its payload (220 were measured for 64)"""
@@ -72,7 +72,7 @@ class Stream:
     """A channel: its epoch, its last message, and the messages that are held."""
 
     __slots__ = (
-        "_head", "_kept", "_records", "dedupe", "epoch", "listed", "options", "size", "subscribed",
+        "_head", "_kept", "_records", "dedupe", "epoch", "listed", "listeners", "options", "size",
         "top", "top_id", "used",
     )  # fmt: skip
 
@@ -89,8 +89,8 @@ class Stream:
         # Marks for its owner, who else would look them up for each message.
         self.listed = False
         """it is among those that hold anything"""
-        self.subscribed = False
-        """its owner's node is told of its messages"""
+        self.listeners: tuple[BrokerEvents, ...] = ()
+        """the nodes that are told of its messages"""
         # What is before _head is gone: a list that is trimmed now and then reads any
         # stretch at the cost of that stretch, which a deque does not.
         self._records: list[Record] = []

@@ -8,7 +8,7 @@ the kernel's send.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,7 @@ from ..protocol.states import SubscriptionState
 from .registry import Channel, Lane, Reader, Subscription
 
 if TYPE_CHECKING:
-    from ..brokers.base import ChannelOptions, Record
-    from ..protocol.messages import Member
+    from ..brokers.base import ChannelOptions, PresenceChange, Record
 
 IDLE = 5.0  # seconds that a channel without subscribers stays subscribed at the broker
 
@@ -31,14 +30,14 @@ class Hub:
         loop: the event loop.
         recover: is called with subscriptions that left their lane and must be sent what
             follows their position from history, whenever their reader can take it.
-        presence: is called with a channel and who joined and left.
+        presence: is called with a channel that somebody watches, and who came and went.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         recover: Callable[[Iterable[Subscription]], None],
-        presence: Callable[[Channel, Sequence[Member], Sequence[str]], None],
+        presence: Callable[[Channel, PresenceChange], None],
     ) -> None:
         self._loop = loop
         self._call_soon = loop.call_soon
@@ -186,11 +185,11 @@ class Hub:
         if channel.waiting:
             self._admit(channel)
 
-    def on_presence(self, key: str, joined: Sequence[Member], left: Sequence[str]) -> None:
+    def on_presence(self, key: str, change: PresenceChange) -> None:
         """Tell those who watch a channel who came and went."""
         channel = self.channels.get(key)
         if channel is not None and channel.watchers:
-            self._presence(channel, joined, left)
+            self._presence(channel, change)
 
     def learn(self, channel: Channel, top: Position) -> None:
         """Take note of a channel's numbering, as it was just read.

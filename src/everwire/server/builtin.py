@@ -82,8 +82,8 @@ async def _presence(node: Node, connection: Connection, message: m.Query) -> Any
     granted = await node.access.ask(connection, query.channel)
     if not (granted.grant.subscribe and granted.presence):
         raise Forbidden(f"not allowed to see who is in {query.channel!r}")
-    members, count = await node.broker.presence(granted.key, node.limits.presence_members)
-    return {"members": msgspec.to_builtins(members), "count": count}
+    found = await node.broker.presence(granted.key, node.limits.presence_members)
+    return {"members": msgspec.to_builtins(found.members), "count": found.count}
 
 
 BUILTINS: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {

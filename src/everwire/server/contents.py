@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from ..brokers.base import Page, Publication, Published, PublishOutcome
+from ..brokers.base import Members, Page, Publication, Published, PublishOutcome
 from ..codes import ErrorCode
 from ..errors import BrokerUnavailable, RequestError
 from ..protocol.channels import channel_key
 from ..protocol.data import plain_data
-from ..protocol.messages import Member
 from .publishing import payload_of
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ async def history(node: Node, channel: str, *, limit: int, tenant: str = "") -> 
     return await node.broker.latest(channel_key(tenant, channel), limit=limit, options=rule.options)
 
 
-async def presence(node: Node, channel: str, *, tenant: str = "") -> tuple[list[Member], int]:
+async def presence(node: Node, channel: str, *, tenant: str = "") -> Members:
     """See :meth:`everwire.Everwire.presence`; also how many there are."""
     return await node.broker.presence(channel_key(tenant, channel), node.limits.presence_members)
 

@@ -14,7 +14,7 @@ from secrets import token_hex, token_urlsafe
 from typing import TYPE_CHECKING, Any
 
 from ..brokers import Broker
-from ..brokers.base import Record
+from ..brokers.base import PresenceChange, Record
 from ..codes import CloseCode, ErrorCode
 from ..errors import RequestError
 from ..hub.hub import Hub
@@ -62,7 +62,7 @@ class Node:
         self.limits = app.limits
         self.wall: Callable[[], float] = app.wall
         self.random = random or Random()  # noqa: S311  # it spreads moments, no more
-        self.id = token_hex(4)
+        self.id = token_hex(8)
         self.anonymous = Identity()
         self.connections: dict[str, Connection] = {}
         self.users = Users(self.connections)
@@ -111,12 +111,13 @@ class Node:
         loop = asyncio.get_running_loop()
         self.log = LimitedLog(logger, loop.time)
         self.chores = Chores(self.tasks, self.log)
-        self.hub = Hub(loop, self._recover, self._presence)
+        self.hub = Hub(loop, self._recover, presence.tell_presence)
         self.on_record = self.hub.on_record
         self.wheel = Wheel(loop)
         self.started_at = self.wheel.now
         self.commands = CommandLog(self.limits.dedupe_window, loop.time)
         await self.broker.start(self)
+        await self.broker.renew(self.limits.presence_lease)
         self.wheel.start()
         self.wheel.add(self, 1.0)
 
@@ -294,23 +295,17 @@ class Node:
         """End a connection's presence in a channel."""
         self.chores.add(lambda: self.broker.presence_remove(key, connection))
 
-    def on_presence(self, channel: str, joined: Sequence[m.Member], left: Sequence[str]) -> None:
-        self.hub.on_presence(channel, joined, left)
+    def on_presence(self, channel: str, change: PresenceChange) -> None:
+        self.hub.on_presence(channel, change)
+
+    def on_signal(self, payload: bytes) -> None:
+        self.count("unknown_signals")
 
     def _recover(self, subscriptions: Iterable[Subscription]) -> None:
         for subscription in subscriptions:
             reader = subscription.reader
             assert isinstance(reader, Connection)
             recovering.recover(self, reader, subscription)
-
-    def _presence(self, channel: Channel, joined: Sequence[m.Member], left: Sequence[str]) -> None:
-        self.chores.add(lambda: self._tell_presence(channel, joined, left))
-
-    async def _tell_presence(
-        self, channel: Channel, joined: Sequence[m.Member], left: Sequence[str]
-    ) -> None:
-        _, count = await self.broker.presence(channel.key, 0)
-        presence.tell_presence(channel, joined, left, count)
 
     # ---- small things --------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class Operations(ABC):
         Raises:
             BrokerUnavailable: the broker does not answer.
         """
-        return (await contents.presence(self._here(), channel))[0]
+        return (await contents.presence(self._here(), channel)).members
 
     @overload
     async def request(

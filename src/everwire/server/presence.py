@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..brokers.base import PresenceChange
 from ..hub.registry import Channel, Subscription
 from ..protocol import messages as m
 from ..protocol.data import plain_data
@@ -30,7 +30,7 @@ async def appear(
         return
     info = granted.grant.info if granted.grant.info is not None else connection.identity.info
     member = m.Member(connection.id, connection.user, plain_data(info))
-    await node.broker.presence_add(granted.key, member, node.limits.presence_lease, instead)
+    await node.broker.presence_add(granted.key, member, connection.instance, instead)
 
 
 async def show_presence(node: Node, connection: Connection, subscription: Subscription) -> None:
@@ -38,14 +38,12 @@ async def show_presence(node: Node, connection: Connection, subscription: Subscr
     channel = subscription.channel
     if subscription.state in _LIVE:
         channel.watchers[connection] = subscription
-    members, count = await node.broker.presence(channel.key, node.limits.presence_members)
+    members = await node.broker.presence(channel.key, node.limits.presence_members)
     if subscription.state in _LIVE:
-        connection.send(m.Presence(channel.sid, True, members, [], count))
+        connection.send(m.Presence(channel.sid, True, list(members.members), [], members.count))
 
 
-def tell_presence(
-    channel: Channel, joined: Sequence[m.Member], left: Sequence[str], count: int
-) -> None:
+def tell_presence(channel: Channel, change: PresenceChange) -> None:
     """Send who came and went to those who want to know; encoded once for each dialect."""
     encoded: dict[object, bytes] = {}
     for reader, subscription in channel.watchers.items():
@@ -56,7 +54,8 @@ def tell_presence(
         dialect = reader.wire.dialect
         payload = encoded.get(dialect)
         if payload is None:
-            message = m.Presence(channel.sid, False, list(joined), list(left), count)
+            joined, left = list(change.joined), list(change.left)
+            message = m.Presence(channel.sid, False, joined, left, change.count)
             payload = encoded[dialect] = dialect.encode(message)
         if payload:
             reader.send_payload(payload)  # type: ignore[attr-defined]
