@@ -15,6 +15,7 @@ MiB = 1024 * KiB
 
 MAX_DEPTH = 32  # nesting of a payload: a deeper one is refused at the edge
 MAX_CHANNEL = 255  # bytes of a channel name
+MAX_USER = 255  # bytes of a user's name, and of a tenant's
 MAX_ID = 128  # characters of a request or message id, or of an idempotency key
 STREAM_CREDIT = 16  # parts of a stream that may be sent before the first credit
 MAX_INTEGER = 2**53 - 1  # integers of the protocol itself: what every JSON reader holds exactly
@@ -43,10 +44,15 @@ class Limits:
     """the HTTP request of the handshake; above it: 431"""
     subscribe_batch: int = 200
     """channels in one ``subscribe``"""
+    subscribe_bytes: int = 64 * KiB
+    """names, tokens and positions in one ``subscribe``; beyond: ``too_big``"""
 
     # counts for each connection
     subscriptions: int = 1_000
     """subscriptions of a connection"""
+    subscribes: int = 100
+    """channels a second to which a connection subscribes in the long run; twice ``subscriptions``
+    at once; beyond: ``rate_limited``"""
     inflight: int = 256
     """requests being worked on for a connection; at the limit the node stops reading from it"""
     streams: int = 64
@@ -113,6 +119,8 @@ class Limits:
     """how long a member outlives a node that died"""
     presence_members: int = 1_000
     """members listed; beyond that only counted"""
+    presence_info: int = 4 * KiB
+    """what is shown of a member, as JSON; beyond: ``too_big``"""
     presence_grace: float = 5.0
     """how long a member whose connection was lost stays, for the same client to come back"""
 

@@ -285,7 +285,7 @@ def test_one_user_cannot_fill_the_memory_of_commands_for_everybody(
 
 
 def test_presence_is_not_pushed_to_readers_that_stand_still_and_shown_to_them_later() -> None:
-    wire = Everwire()
+    wire = Everwire(limits=Limits(presence_info=32 * KiB))
 
     @wire.channel("c", presence=True)
     async def c(conn: Any) -> Grant:

@@ -9,6 +9,7 @@ from typing import Any, assert_type
 from fastapi import FastAPI
 
 from everwire import (
+    BrokerUnavailable,
     Client,
     ClientLimits,
     ConfigError,
@@ -317,6 +318,22 @@ async def run_a_node() -> None:
     assert_type(wire.has_authenticator, bool)
     assert_type(wire.stats(), NodeStats)
     assert_type(wire.stats().refused["rate_limited"], int)
-    assert_type(await wire.history("c", limit=5), Page)
+    page = await wire.history("c", limit=5, since=Position("e", 1), tenant="t")
+    assert_type(page, Page)
+    assert_type(page.records[0].position, Position)
+    assert_type(page.records[0].data, Any)
+    at = await wire.publish("c", 1, id="i", tenant="t", publisher="ada")
+    assert_type(at, Position)
+    outcomes = await wire.broadcast(["a", "b"], {"n": 1}, id="i", tenant="t", publisher="ada")
+    for channel, outcome in outcomes.items():
+        match outcome:
+            case Position(offset=offset):
+                print(channel, offset)
+            case RequestError(code=code):
+                print(channel, code)
+            case _:
+                assert_type(outcome, BrokerUnavailable)
+    assert_type(await wire.unsubscribe("ada", "c", code=202, tenant="t"), int)
+    assert_type(await wire.disconnect("ada", code=4504, reason="bye", tenant="t"), int)
     await wire.stop()
     wire.asgi()

@@ -23,12 +23,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
 from ..errors import BrokerUnavailable, RequestError
 from ..limits import DEFAULTS
+from ..protocol.data import unpack_data
 from ..protocol.messages import Member, Position
 
 
@@ -67,7 +68,11 @@ class Published(msgspec.Struct, frozen=True, gc=False):
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """A numbered message. ``prev`` is the offset before it, None for ``offset - 1``."""
+    """A numbered message.
+
+    ``prev`` is the offset before it, None for ``offset - 1``; ``time`` is in milliseconds
+    since 1970; ``payload`` is packed, and :attr:`data` is what was published.
+    """
 
     epoch: str
     offset: int
@@ -77,6 +82,16 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     prev: int | None = None
     publisher: str | None = None
     trace: str | None = None
+
+    @property
+    def position(self) -> Position:
+        """Its place in the channel."""
+        return Position(self.epoch, self.offset, self.id)
+
+    @property
+    def data(self) -> Any:
+        """What was published: the payload, read anew each time."""
+        return unpack_data(self.payload)
 
 
 class Page(msgspec.Struct, frozen=True, gc=False):

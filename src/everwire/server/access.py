@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,10 +12,13 @@ from ..brokers.base import ChannelOptions
 from ..codes import ErrorCode
 from ..errors import BadData, BadRequest, RequestError
 from ..protocol.channels import channel_key, check_channel
+from ..protocol.data import plain_data
 from .rules import ChannelRule, Grant
 
 if TYPE_CHECKING:
     from .connection import Connection
+
+_json = msgspec.json.Encoder()
 
 MAX_RULES_REMEMBERED = 10_000
 NO_GRANT = Grant(publish=False, subscribe=False)
@@ -152,3 +155,23 @@ class Access:
 
 def _channelled(key: str, name: str, grant: Grant, rule: ChannelRule) -> Channelled:
     return Channelled(key, name, rule.options, rule.presence, grant)
+
+
+def check_info(connection: Connection, granted: Channelled) -> None:
+    """Check what others would be shown of the connection.
+
+    Raises:
+        RequestError: it is too big, or nothing that can be shown.
+    """
+    info = shown_info(connection, granted)
+    most = connection.node.limits.presence_info
+    if info is not None and len(_json.encode(plain_data(info))) > most:
+        connection.node.count("presence_refused")
+        raise RequestError(
+            f"what presence shows of a member may have {most} bytes", code=ErrorCode.TOO_BIG
+        )
+
+
+def shown_info(connection: Connection, granted: Channelled) -> Any:
+    """What presence shows of the connection in a channel."""
+    return granted.grant.info if granted.grant.info is not None else connection.identity.info

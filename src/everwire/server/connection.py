@@ -25,6 +25,7 @@ from .liveness import Liveness
 
 if TYPE_CHECKING:
     from .access import Channelled
+    from .churn import Churn
     from .node import Node
     from .publishing import Publishing
     from .rules import Identity
@@ -61,7 +62,7 @@ class Connection(Liveness, Askable):
 
     __slots__ = (
         "_id", "_second", "_serial", "_strikes", "_strikes_since", "_writable",
-        "asked", "auth_in_flight", "backlog", "behind", "came", "catching_up", "channels",
+        "asked", "auth_in_flight", "backlog", "behind", "came", "catching_up", "channels", "churn",
         "dialect", "handshake", "held_reading", "identity", "inflight", "instance", "node",
         "opcode", "operations", "out", "paused", "presence_missed", "publishing", "remote",
         "secret", "state", "streams", "subscriptions", "transport", "uncancellable", "wire",
@@ -94,6 +95,8 @@ class Connection(Liveness, Askable):
         self.catching_up = False
         self.operations: dict[str, asyncio.Future[None]] = NOTHING
         """the last subscribe or unsubscribe under way, by channel"""
+        self.churn: Churn | None = None
+        """how much it has subscribed to lately"""
         self.uncancellable: dict[m.RequestId, None] = NOTHING
         self.presence_missed: dict[Subscription, None] = NOTHING
         self.inflight: dict[m.RequestId, asyncio.Task[None] | None] = NOTHING
@@ -368,6 +371,10 @@ class Connection(Liveness, Askable):
             if task is not None:
                 task.cancel()
         self.inflight = NOTHING
+        for operation in self.operations.values():
+            if not operation.done():  # of a task that was cancelled before it began
+                operation.set_result(None)
+        self.operations = NOTHING
         for stream in self.streams.values():
             stream.cancel()
         self.streams = NOTHING

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from ..brokers.base import Page
+from ..brokers.base import Page, Published
+from ..codes import CloseCode, ErrorCode
+from ..errors import BrokerUnavailable, RequestError
 from ..from_thread import awaitable_only
 from ..limits import Limits
 from ..protocol.messages import Member, Position
-from . import asking, contents
+from . import asking, contents, reaching
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -28,14 +30,26 @@ class Operations(ABC):
     def _here(self) -> Node:
         """The running node, asked from its own loop."""
 
+    # ---- channels --------------------------------------------------------------------
+
     @awaitable_only
-    async def publish(self, channel: str, data: Any, *, id: str = "") -> Position:  # noqa: A002
+    async def publish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        id: str = "",  # noqa: A002  # the field's name
+        tenant: str = "",
+        publisher: str | None = None,
+    ) -> Position:
         """Publish to a channel; return where it is stored.
 
         Args:
             channel: its name.
             data: any data; see :mod:`everwire.protocol.data`.
             id: a second publish with the same id within five minutes has no effect.
+            tenant: the channel's.
+            publisher: the user whom readers are told to have published it.
 
         Cancelling does not take the message back.
 
@@ -44,25 +58,153 @@ class Operations(ABC):
             RequestError: refused; ``temporary`` tells whether to try again.
             BrokerUnavailable: not stored, or not known to be (``outcome``).
         """
-        return (await contents.publish(self._here(), channel, data, message_id=id)).position
+        published = await contents.publish(
+            self._here(), channel, data, message_id=id, tenant=tenant, publisher=publisher
+        )
+        return published.position
 
     @awaitable_only
-    async def history(self, channel: str, *, limit: int = 100) -> Page:
-        """Return the last ``limit`` messages of a channel, as records. Safe to cancel.
+    async def broadcast(
+        self,
+        channels: Iterable[str],
+        data: Any,
+        *,
+        id: str = "",  # noqa: A002  # as for publish
+        tenant: str = "",
+        publisher: str | None = None,
+    ) -> dict[str, Position | RequestError | BrokerUnavailable]:
+        """Publish the same to many channels: it is checked and encoded once.
+
+        Args:
+            channels: their names; what is repeated counts once.
+            data: as for :meth:`publish`, like the others.
+            id: of the message in each of the channels.
+            tenant: the channels'.
+            publisher: the user whom readers are told to have published it.
+
+        Returns:
+            For each channel where it is stored, or the error: one channel's failure does
+            not touch the others. The same ``id`` again makes good what failed, and nothing
+            twice.
+
+        Cancelling leaves the channels that had not had their turn without it.
 
         Raises:
-            BrokerUnavailable: the broker does not answer.
+            BadData: ``data`` cannot be put on the wire.
+            RequestError: it is too big.
         """
-        return await contents.history(self._here(), channel, limit=limit)
+        outcomes = await contents.broadcast(
+            self._here(), channels, data, message_id=id, tenant=tenant, publisher=publisher
+        )
+        return {
+            channel: outcome.position if isinstance(outcome, Published) else outcome
+            for channel, outcome in outcomes.items()
+        }
 
     @awaitable_only
-    async def presence(self, channel: str) -> Sequence[Member]:
+    async def history(
+        self,
+        channel: str,
+        *,
+        limit: int = 100,
+        since: Position | None = None,
+        tenant: str = "",
+    ) -> Page:
+        """Return messages of a channel, the oldest first. Safe to cancel.
+
+        Args:
+            channel: its name.
+            limit: how many.
+            since: the first ``limit`` of those after this position, instead of the last
+                ones; ``page.recovered`` tells whether all of them are held,
+                ``page.complete`` whether there are more.
+            tenant: the channel's.
+
+        Returns:
+            A page: ``page.top`` is the position of the channel's last message, and each of
+            ``page.records`` has ``data``, ``position``, ``id``, ``time`` and ``publisher``.
+
+        Raises:
+            RequestError: there is no such channel.
+            BrokerUnavailable: the broker does not answer.
+        """
+        return await contents.history(
+            self._here(), channel, limit=limit, since=since, tenant=tenant
+        )
+
+    @awaitable_only
+    async def presence(self, channel: str, *, tenant: str = "") -> Sequence[Member]:
         """Return who is present in a channel. Safe to cancel.
 
         Raises:
+            RequestError: there is no such channel.
             BrokerUnavailable: the broker does not answer.
         """
-        return (await contents.presence(self._here(), channel)).members
+        return (await contents.presence(self._here(), channel, tenant=tenant)).members
+
+    # ---- connections -----------------------------------------------------------------
+
+    @awaitable_only
+    async def unsubscribe(
+        self,
+        target: str | Connection,
+        channel: str,
+        *,
+        code: int = ErrorCode.FORBIDDEN,
+        tenant: str = "",
+    ) -> int:
+        """End a subscription: of a connection, or of all that a user has.
+
+        The client is told ``code``, by which its subscription ends; it may subscribe again,
+        and the channel's handler is asked again.
+
+        Args:
+            target: the user's name, or a connection.
+            channel: its name.
+            code: an error code, see :class:`everwire.codes.ErrorCode`.
+            tenant: the user's.
+
+        Returns:
+            How many subscriptions there were.
+
+        Cancelling leaves those that were not ended yet.
+
+        Raises:
+            ConfigError: ``code`` is none, or nobody is named.
+        """
+        reaching.check_error_code(code)
+        whom = reaching.target_of(target, tenant)
+        return await reaching.unsubscribe(self._here(), whom, channel, code)
+
+    @awaitable_only
+    async def disconnect(
+        self,
+        target: str | Connection,
+        *,
+        code: int = CloseCode.DISCONNECTED,
+        reason: str = "",
+        tenant: str = "",
+    ) -> int:
+        """Close a connection, or all that a user has.
+
+        Args:
+            target: the user's name, or a connection.
+            code: clients stay away after 4500 to 4999 (the default is 4504) and come back
+                after 4000 to 4499.
+            reason: for people; 123 bytes at most.
+            tenant: the user's.
+
+        Returns:
+            How many connections there were.
+
+        Cancelling has no effect: it is done at once.
+
+        Raises:
+            ConfigError: ``code`` is none to close with, or nobody is named.
+        """
+        reaching.check_close_code(code)
+        whom = reaching.target_of(target, tenant)
+        return reaching.disconnect(self._here(), whom, code, reason)
 
     @overload
     async def request(

@@ -9,6 +9,7 @@ from ..hub.registry import Channel, Subscription
 from ..protocol import messages as m
 from ..protocol.data import plain_data
 from ..protocol.states import SubscriptionState
+from .access import shown_info
 
 if TYPE_CHECKING:
     from .access import Channelled
@@ -28,7 +29,7 @@ async def appear(
     """Make the connection present, unless it left meanwhile."""
     if subscription.state is SubscriptionState.UNSUBSCRIBED:
         return
-    info = granted.grant.info if granted.grant.info is not None else connection.identity.info
+    info = shown_info(connection, granted)
     member = m.Member(connection.id, connection.user, plain_data(info))
     await node.broker.presence_add(granted.key, member, connection.instance, instead)
 

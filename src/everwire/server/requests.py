@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ..codes import ErrorCode
-from ..errors import BadRequest, RequestError
+from ..errors import RequestError
 from ..handling.handlers import Handler
 from ..protocol import messages as m
 from ..protocol.data import plain_data
@@ -20,6 +20,7 @@ from .builtin import BUILTINS
 from .handlers import checked
 from .publishing import on_publish
 from .streams import on_credit, open_stream, send_stream
+from .turns import Turn
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -32,16 +33,22 @@ Work: TypeAlias = Callable[[], Coroutine[Any, Any, T]]
 
 
 def on_subscribe(node: Node, connection: Connection, message: m.Subscribe) -> None:
-    limit = node.limits.subscribe_batch
-    if len(message.channels) > limit:
-        _reject(connection, message.id, BadRequest(f"at most {limit} channels at a time"))
+    try:
+        subscribing.check_request(node.limits, message.channels)
+    except RequestError as error:
+        _reject(connection, message.id, error)
         return
-    channels = [request.channel for request in message.channels]
-    work = _in_order(connection, channels, partial(_subscribe, node, connection, message))
+    turn = Turn(connection, [request.channel for request in message.channels])
+    work = partial(_subscribe, node, connection, message, turn)
     _start(node, connection, message.id, work, "subscribe", cancellable=False)
 
 
-async def _subscribe(node: Node, connection: Connection, message: m.Subscribe) -> None:
+async def _subscribe(node: Node, connection: Connection, message: m.Subscribe, turn: Turn) -> None:
+    async with turn:
+        await _subscribe_now(node, connection, message)
+
+
+async def _subscribe_now(node: Node, connection: Connection, message: m.Subscribe) -> None:
     results, begun = await subscribing.subscribe(node, connection, message.channels)
     if connection.dialect.acknowledges:
         connection.respond(
@@ -69,38 +76,20 @@ def _confirm(connection: Connection, result: m.ChannelResult) -> None:
         )
 
 
-def _in_order(connection: Connection, channels: Sequence[str], work: Work[None]) -> Work[None]:
-    """Make ``work`` wait for what was asked earlier about any of the same channels."""
-    operations = connection.operations = connection.operations or {}
-    earlier = {operations[channel] for channel in channels if channel in operations}
-    mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    operations.update(dict.fromkeys(channels, mine))
-
-    async def wait_and_work() -> None:
-        try:
-            if earlier:
-                await asyncio.wait(earlier)
-            await work()
-        finally:
-            mine.set_result(None)
-            for channel in channels:
-                if operations.get(channel) is mine:
-                    del operations[channel]
-
-    return wait_and_work
-
-
 def on_unsubscribe(node: Node, connection: Connection, message: m.Unsubscribe) -> None:
     if connection.operations and not connection.operations.keys().isdisjoint(message.channels):
-        work = partial(_unsubscribe, node, connection, message)
-        in_order = _in_order(connection, message.channels, work)
-        _start(node, connection, message.id, in_order, "unsubscribe", cancellable=False)
+        turn = Turn(connection, message.channels)
+        work = partial(_unsubscribe, node, connection, message, turn)
+        _start(node, connection, message.id, work, "unsubscribe", cancellable=False)
     else:
         _unsubscribe_now(node, connection, message)
 
 
-async def _unsubscribe(node: Node, connection: Connection, message: m.Unsubscribe) -> None:
-    _unsubscribe_now(node, connection, message)
+async def _unsubscribe(
+    node: Node, connection: Connection, message: m.Unsubscribe, turn: Turn
+) -> None:
+    async with turn:
+        _unsubscribe_now(node, connection, message)
 
 
 def _unsubscribe_now(node: Node, connection: Connection, message: m.Unsubscribe) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 
 from ..brokers.base import ChannelOptions
+from ..errors import Unauthorized
 from ..handling.handlers import Handler
+from ..limits import MAX_USER
 from ..protocol.channels import ChannelPattern
 
 
@@ -17,7 +19,8 @@ class Identity(msgspec.Struct, frozen=True):
     """Who a connection is. Returned by an ``authenticate`` handler.
 
     Attributes:
-        user: the user's name; connections of one user share message ids and limits.
+        user: the user's name, at most 255 bytes; connections of one user share message ids
+            and limits.
         info: shown to others in presence; any data.
         tenant: channels, users and ids of different tenants never meet.
         expires: when this ends, in seconds since 1970, or None.
@@ -27,6 +30,20 @@ class Identity(msgspec.Struct, frozen=True):
     info: Any = None
     tenant: str = ""
     expires: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse names that could be mistaken for others.
+
+        Raises:
+            Unauthorized: the user or the tenant has a name that none can have.
+        """
+        for what, name in (("user", self.user), ("tenant", self.tenant)):
+            if not isinstance(name, str):
+                raise TypeError(f"an Identity's {what} is text, not {name!r}")
+            if name and ("\x00" in name or len(name.encode("utf-8", "replace")) > MAX_USER):
+                raise Unauthorized(
+                    f"a {what}'s name may have {MAX_USER} bytes, and no NUL among them"
+                )
 
 
 class Grant(msgspec.Struct, frozen=True):

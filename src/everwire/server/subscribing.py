@@ -17,14 +17,17 @@ import msgspec
 
 from ..brokers.base import Page
 from ..codes import ErrorCode
-from ..errors import BrokerUnavailable, Forbidden, RequestError
+from ..errors import BadRequest, BrokerUnavailable, Forbidden, RequestError
 from ..hub.registry import Subscription
 from ..protocol import messages as m
 from ..protocol.states import SubscriptionState
+from .access import check_info
+from .churn import check_churn
 from .presence import appear, show_presence
 from .recovering import ALIVE, push, send_gap, settle
 
 if TYPE_CHECKING:
+    from ..limits import Limits
     from .connection import Connection
     from .node import Node
 
@@ -59,6 +62,11 @@ async def subscribe(
     results: list[m.ChannelResult] = []
     begun: list[Begun] = []
     held = 0
+    try:
+        check_churn(connection, len(requests))
+    except RequestError as error:
+        refused = error_body(error)
+        return [m.ChannelResult(one.channel, error=refused) for one in requests], begun
     for request in requests:
         try:
             one = await _subscribe_one(node, connection, request, instead)
@@ -102,17 +110,17 @@ async def _subscribe_one(
     node: Node, connection: Connection, request: m.ChannelRequest, instead: str | None
 ) -> Begun:
     name = request.channel
+    _check_room(node, connection, name)  # before the application is asked anything
     granted = await node.access.ask(connection, name)
     if not granted.grant.subscribe:
         raise Forbidden(f"not allowed to subscribe to {name!r}")
+    if granted.presence:
+        check_info(connection, granted)
     before = connection.subscriptions.get(name)
     if before is not None:  # subscribed anew, from where it says; it stays present
         _drop(node, connection, before)
-    elif len(connection.subscriptions) >= node.limits.subscriptions:
-        raise RequestError(
-            f"a connection may have {node.limits.subscriptions} subscriptions",
-            code=ErrorCode.SUBSCRIPTIONS,
-        )
+    else:
+        _check_room(node, connection, name)
     if connection.state not in ALIVE:
         raise RequestError(code=ErrorCode.CANCELLED)
     channel = await node.open_channel(granted)
@@ -141,6 +149,33 @@ async def _subscribe_one(
     if granted.presence:
         node.chores.add(lambda: appear(node, connection, granted, subscription, instead))
     return Begun(subscription, page, request.position, request.presence and granted.presence)
+
+
+def _check_room(node: Node, connection: Connection, name: str) -> None:
+    most = node.limits.subscriptions
+    if len(connection.subscriptions) >= most and name not in connection.subscriptions:
+        node.count("subscriptions_refused")
+        raise RequestError(
+            f"a connection may have {most} subscriptions", code=ErrorCode.SUBSCRIPTIONS
+        )
+
+
+def check_request(limits: Limits, requests: Sequence[m.ChannelRequest]) -> None:
+    """Raise :exc:`RequestError` if one ``subscribe`` asks for too much."""
+    if len(requests) > limits.subscribe_batch:
+        raise BadRequest(f"at most {limits.subscribe_batch} channels at a time")
+    if sum(map(_size, requests)) > limits.subscribe_bytes:
+        raise RequestError(
+            f"names, tokens and positions have more than {limits.subscribe_bytes} bytes: "
+            "subscribe to fewer channels at a time",
+            code=ErrorCode.TOO_BIG,
+        )
+
+
+def _size(request: m.ChannelRequest) -> int:
+    size = len(request.channel.encode("utf-8", "replace")) + len(request.token or "")
+    position = request.position
+    return size if position is None else size + len(position.epoch) + len(position.id)
 
 
 def _drop(node: Node, connection: Connection, subscription: Subscription) -> None:
@@ -177,6 +212,19 @@ def unsubscribe(node: Node, connection: Connection, name: str) -> bool:
     return True
 
 
+def expel(
+    node: Node, connection: Connection, name: str, code: int, *, temporary: bool = False
+) -> bool:
+    """End a subscription and say so; return whether there was one."""
+    subscription = connection.subscriptions.get(name)
+    unsubscribe(node, connection, name)
+    if subscription is None:
+        return False
+    told = None if connection.dialect.acknowledges else name
+    connection.send(m.Unsubscribed(subscription.channel.sid, code, temporary, channel=told))
+    return True
+
+
 async def reauthorise(node: Node, connection: Connection) -> None:
     """Ask for every subscription again: the connection has authenticated anew."""
     connection.channels.clear()
@@ -192,10 +240,7 @@ async def reauthorise(node: Node, connection: Connection) -> None:
             node.log_defect(f"the handler of channel {name!r}", "a channel's handler")
             error = RequestError(code=ErrorCode.INTERNAL, temporary=True)
         if connection.subscriptions.get(name) is subscription:
-            unsubscribe(node, connection, name)
-            sid = subscription.channel.sid
-            told = None if connection.dialect.acknowledges else name
-            connection.send(m.Unsubscribed(sid, error.code, error.temporary, channel=told))
+            expel(node, connection, name, error.code, temporary=error.temporary)
 
 
 def result_payload(result: m.ChannelResult) -> dict[str, Any]:
