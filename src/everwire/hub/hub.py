@@ -54,6 +54,8 @@ class Hub:
         """how many are registered"""
         self.deliveries = 0
         """messages of channels written, each as often as it has readers"""
+        self.notes = 0
+        """messages written to one reader each: answers, pings and so on"""
         self.bytes_out = 0
         """bytes of all frames written"""
 
@@ -229,6 +231,11 @@ class Hub:
             self._armed = True
             self._call_soon(self._turn_end)
 
+    def delivered(self, messages: int) -> None:
+        """Count what is put into a reader's ``out`` as one piece: messages of its channels."""
+        self.deliveries += messages
+        self.notes -= 1
+
     def stuck(self, reader: Reader, subscriptions: Iterable[Subscription]) -> None:
         """Take a reader whose buffer is full out of its lanes, at the turn's end.
 
@@ -257,9 +264,12 @@ class Hub:
         """
         dirty, self._dirty = self._dirty, []
         touched, self._touched = self._touched, []
+        deliveries = notes = size = 0
         if len(dirty) > 1:
             for lane in dirty:
-                self.deliveries += len(lane.members) * len(lane.pending or ())
+                readers = len(lane.members)
+                deliveries += readers * len(lane.pending or ())
+                notes -= readers  # that many of what is in their ``out`` are none
                 data = lane.take()
                 for reader in lane.members:
                     if reader.out is None:
@@ -272,12 +282,18 @@ class Hub:
             out = reader.out
             if out is not None:  # otherwise it was closed meanwhile
                 reader.out = None
-                data = out[0] if len(out) == 1 else b"".join(out)
-                self.bytes_out += len(data)
+                pieces = len(out)
+                data = out[0] if pieces == 1 else b"".join(out)
+                notes += pieces
+                size += len(data)
                 reader.write(data)
         for lane in dirty:
-            self.deliveries += len(lane.members) * len(lane.pending or ())
+            readers = len(lane.members)
+            deliveries += readers * len(lane.pending or ())
             data = lane.take()
-            self.bytes_out += len(lane.members) * len(data)
+            size += readers * len(data)
             for write in lane.members.values():
                 write(data)
+        self.deliveries += deliveries
+        self.notes += notes
+        self.bytes_out += size

@@ -176,9 +176,10 @@ class Connection(Liveness, Askable):
         if now != self._second:
             self._second, self.came = now, 0
         self.came += 1
+        size = len(payload)
         tally = node.tally
         tally.messages_in += 1
-        tally.bytes_in += len(payload)
+        tally.bytes_in += size
         if opcode != self.opcode or self.state is not _READY:
             if self.state in _ENDED:
                 return
@@ -186,15 +187,15 @@ class Connection(Liveness, Askable):
                 kind = "text" if self.opcode == 1 else "binary"
                 self.bad(BadMessage(f"the dialect {self.dialect.name} uses {kind} messages"))
                 return
-            if len(payload) > node.limits.auth:
+            if size > node.limits.auth:
                 self.close(CloseCode.TOO_BIG, "too big for a message before auth")
                 return
-        if len(payload) > node.limits.message:  # not worth decoding whole
+        limits = node.limits
+        if size > limits.message:  # not worth decoding whole
             self.refuse(self.dialect.request_id(payload), RequestError(code=ErrorCode.TOO_BIG))
             return
-        most = self.node.limits.elements
-        if len(payload) > most and self.dialect.has_more_than(payload, most):
-            request_id = self.dialect.request_id(payload)
+        if size > limits.elements and self.dialect.has_more_than(payload, limits.elements):
+            most, request_id = limits.elements, self.dialect.request_id(payload)
             self.bad(
                 BadMessage(f"a message may have {most} values and keys", request_id=request_id)
             )
@@ -257,9 +258,8 @@ class Connection(Liveness, Askable):
         if self.state is _READY or self.state not in _ENDED:
             self.queue(self.wire.frame(payload))
 
-    def queue(self, frames: bytes, messages: int = 1) -> None:
-        """Queue finished frames for the end of the loop's turn; ``messages`` are counted."""
-        self.node.tally.sent += messages
+    def queue(self, frames: bytes) -> None:
+        """Queue finished frames for the end of the loop's turn."""
         if self.out is None:
             self.out = [frames]
             self.node.hub.touch(self)

@@ -182,7 +182,8 @@ def _answer(connection: Connection, message: m.Publish, outcome: PublishOutcome)
     if isinstance(outcome, Published):
         tally = connection.node.tally
         tally.published += 1
-        tally.duplicates += outcome.duplicate
+        if outcome.duplicate:
+            tally.duplicates += 1
         if message.id:
             position = outcome.position
             connection.send_payload(

@@ -31,8 +31,8 @@ def push(connection: Connection, subscription: Subscription, records: Sequence[R
         return
     channel = subscription.channel
     lane = channel.lanes.get(connection.wire) or Lane(channel, connection.wire)
-    connection.queue(b"".join([lane.frame(record) for record in records]), messages=0)
-    connection.node.hub.deliveries += len(records)
+    connection.queue(b"".join([lane.frame(record) for record in records]))
+    connection.node.hub.delivered(len(records))
     last = records[-1]
     subscription.move(m.Position(last.epoch, last.offset, last.id))
 

@@ -29,7 +29,6 @@ class Tally:
     Attributes:
         messages_in: whole messages that came.
         bytes_in: bytes of them, after inflation.
-        sent: messages written to one connection, ready framed: answers, pings, events.
         published: publishes of clients that the broker accepted, duplicates included.
         duplicates: of them, those that were stored before.
         dialects: connections that are open, by the name of their dialect.
@@ -40,13 +39,12 @@ class Tally:
 
     __slots__ = (
         "broker_failed_at", "bytes_in", "closes", "dialects", "duplicates", "messages_in",
-        "published", "refused", "sent",
+        "published", "refused",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.messages_in = 0
         self.bytes_in = 0
-        self.sent = 0
         self.published = 0
         self.duplicates = 0
         self.dialects: Counter[str] = Counter()
@@ -128,7 +126,7 @@ def snapshot(node: Node) -> NodeStats:
         subscriptions=hub.subscriptions,
         channels=len(hub.channels),
         messages_in=tally.messages_in,
-        messages_out=tally.sent + hub.deliveries,
+        messages_out=hub.notes + hub.deliveries,
         bytes_in=tally.bytes_in,
         bytes_out=hub.bytes_out,
         deliveries=hub.deliveries,
