@@ -71,6 +71,10 @@ class Limits:
     """unsent bytes at which the node stops pushing to a connection"""
     write_low: int = 64 * KiB
     """unsent bytes at which it goes on, from history"""
+    overflow_messages: int = 100
+    """messages that wait for a reader of a channel without history; then ``on_overflow``"""
+    overflow_bytes: int = 256 * KiB
+    """bytes of payload of them; one message may always wait"""
     stall: float = 30.0
     """seconds without progress of a full write buffer; then 4430"""
 

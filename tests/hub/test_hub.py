@@ -11,6 +11,7 @@ import pytest
 from everwire.brokers.base import ChannelOptions, Record
 from everwire.hub.hub import Hub
 from everwire.hub.registry import Channel, Subscription
+from everwire.limits import Limits
 from everwire.protocol import messages as m
 from everwire.protocol.data import pack_data
 from everwire.protocol.dialects import Dialect, dialect, wire_for
@@ -48,7 +49,14 @@ class World:
 
     def __init__(self) -> None:
         self.recovering: list[Subscription] = []
-        self.hub = Hub(asyncio.get_running_loop(), self._recover, lambda *_: None)
+        self.overflowed: list[Subscription] = []
+        self.hub = Hub(
+            asyncio.get_running_loop(),
+            self._recover,
+            lambda *_: None,
+            self.overflowed.append,
+            Limits(overflow_messages=3, overflow_bytes=100),
+        )
         self.channel, new = self.hub.open("c", "c", ChannelOptions())
         assert new
         self.hub.learn(self.channel, m.Position("e", 10, "id-10"))
@@ -193,6 +201,24 @@ def test_who_waits_for_a_place_that_is_jumped_over_reads_on() -> None:
         world.hub.join(ahead)
         world.tell(20, prev=10)  # numbers may have gaps: 12 is never told of
         assert world.recovering == [ahead]
+
+    in_world(scenario)
+
+
+def test_a_reader_that_is_paused_joins_nothing_however_it_gets_there() -> None:
+    """It would be written without end: it was told to pause already, and is not told again."""
+
+    async def scenario(world: World) -> None:
+        at_top, ahead = world.at(10), world.at(11)
+        assert world.hub.join(ahead)  # as soon as the broker tells of 11
+        for one in (at_top, ahead):
+            reader_of(one).paused = True
+        assert not world.hub.join(at_top)
+        world.tell(11)
+        assert world.recovering == [ahead]
+        world.tell(12)
+        await turn()
+        assert reader_of(ahead).writes == []
 
     in_world(scenario)
 

@@ -32,6 +32,8 @@ from ..limits import DEFAULTS
 from ..protocol.data import unpack_data
 from ..protocol.messages import Member, Position
 
+Overflow: TypeAlias = Literal["disconnect", "drop_oldest", "drop_newest", "conflate"]
+
 
 class ChannelOptions(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is kept of a channel. All publishers of a channel should agree on it."""
@@ -42,6 +44,8 @@ class ChannelOptions(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """seconds"""
     history_bytes: int = DEFAULTS.history_bytes
     """bytes of payload"""
+    on_overflow: Overflow = "drop_oldest"
+    """what a node does without history for a reader that is too slow; no broker's concern"""
 
 
 class Publication(msgspec.Struct, frozen=True, gc=False):

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 from ..protocol.messages import Position
 from ..protocol.positions import Place, place
 from ..protocol.states import SubscriptionState
+from .backlog import Backlog
 from .registry import Channel, Lane, Reader, Subscription
 
 if TYPE_CHECKING:
     from ..brokers.base import ChannelOptions, PresenceChange, Record
+    from ..limits import Limits
 
 IDLE = 5.0  # seconds that a channel without subscribers stays subscribed at the broker
 
@@ -31,6 +33,9 @@ class Hub:
         recover: is called with subscriptions that left their lane and must be sent what
             follows their position from history, whenever their reader can take it.
         presence: is called with a channel that somebody watches, and who came and went.
+        overflow: is called with a subscription for each message of a channel without
+            history for which there was no room; see :mod:`.backlog`.
+        limits: the node's.
     """
 
     def __init__(
@@ -38,11 +43,15 @@ class Hub:
         loop: asyncio.AbstractEventLoop,
         recover: Callable[[Iterable[Subscription]], None],
         presence: Callable[[Channel, PresenceChange], None],
+        overflow: Callable[[Subscription], None],
+        limits: Limits,
     ) -> None:
         self._loop = loop
         self._call_soon = loop.call_soon
         self._recover = recover
         self._presence = presence
+        self._overflow = overflow
+        self._limits = limits
         self._sids = count(1)
         self._dirty: list[Lane] = []
         self._touched: list[Reader] = []
@@ -112,7 +121,7 @@ class Hub:
             node of so much yet, it is joined as soon as it has.
         """
         channel = subscription.channel
-        if subscription.epoch != channel.epoch:
+        if subscription.epoch != channel.epoch or subscription.reader.paused:
             return False
         last = channel.last or 0
         if subscription.offset > last:
@@ -125,8 +134,31 @@ class Hub:
         if lane.pending is not None:
             self.flush()
         lane.members[subscription.reader] = subscription.reader.write
+        self._discard(subscription)
         subscription.state = SubscriptionState.SUBSCRIBED
         return True
+
+    def keep(self, subscription: Subscription) -> None:
+        """From now on, keep what comes for a subscription that is not live.
+
+        For channels without history; elsewhere there is nothing to be done. Nothing is kept
+        for a subscription that has missed something already.
+        """
+        channel = subscription.channel
+        if (
+            channel.options.history <= 0
+            and subscription.backlog is None
+            and subscription.offset >= (channel.last or 0)
+        ):
+            subscription.backlog = Backlog(subscription, self._limits, self._overflow)
+            channel.listeners += (subscription.backlog,)
+
+    @staticmethod
+    def _discard(subscription: Subscription) -> None:
+        backlog, subscription.backlog = subscription.backlog, None
+        if backlog is not None:
+            channel = subscription.channel
+            channel.listeners = tuple(one for one in channel.listeners if one is not backlog)
 
     def detach(self, subscriptions: Iterable[Subscription]) -> list[Subscription]:
         """Take live subscriptions out of their lanes, at the place that they have reached.
@@ -139,10 +171,12 @@ class Hub:
             self._leave(subscription)
             subscription.move(subscription.channel.position)
             subscription.state = SubscriptionState.RECOVERING
+            self.keep(subscription)
         return live
 
     def _leave(self, subscription: Subscription) -> None:
         channel = subscription.channel
+        self._discard(subscription)
         if subscription in channel.waiting:
             channel.waiting.remove(subscription)
         if subscription.state is SubscriptionState.SUBSCRIBED:
@@ -186,6 +220,8 @@ class Hub:
                 self._call_soon(self._turn_end)
         if channel.waiting:
             self._admit(channel)
+        for listener in channel.listeners:
+            listener.tell(channel, record)
 
     def on_presence(self, key: str, change: PresenceChange) -> None:
         """Tell those who watch a channel who came and went."""
@@ -212,8 +248,13 @@ class Hub:
             self._recover(behind)
 
     def _restart(self, channel: Channel, record: Record) -> None:
-        """The broker left something out, or numbers anew: everybody goes on from history."""
+        """The broker left something out, or numbers anew: everybody goes on from history.
+
+        Where there is none, from this message: the hole before it is seen by its number.
+        """
         self._renumber(channel, Position(record.epoch, record.offset, record.id))
+        for listener in channel.listeners:
+            listener.tell(channel, record)
 
     def _renumber(self, channel: Channel, top: Position) -> None:
         behind = self.detach(list(channel.subscriptions.values()))

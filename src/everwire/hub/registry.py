@@ -6,6 +6,8 @@ It changes only in functions without ``await``. Rules that hold between any two 
 * Whatever puts a member into a lane or takes one out flushes that lane first: nobody is
   sent a message from before the place where its delivery starts, and none is left out.
 * What was put into a connection's ``out`` is written before what is pending in lanes.
+* A reader that is paused joins no lane: it leaves them at the end of the turn in which it
+  is told to pause, and nobody would take it out again.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from ..brokers.base import ChannelOptions, Record
     from ..protocol.dialects import Wire
+    from .backlog import Backlog
 
 
 class Reader(Protocol):
@@ -30,6 +33,13 @@ class Reader(Protocol):
     out: list[bytes] | None
     """what is written at the turn's end, None for nothing; see :meth:`.hub.Hub.touch`"""
     paused: bool
+
+
+class Listener(Protocol):
+    """What is told of a channel's messages beside its lanes."""
+
+    def tell(self, channel: Channel, record: Record) -> None:
+        """A message came."""
 
 
 class Lane:
@@ -79,7 +89,7 @@ class Channel:
     """
 
     __slots__ = (
-        "epoch", "key", "lanes", "last", "last_id", "name", "options", "sid",
+        "epoch", "key", "lanes", "last", "last_id", "listeners", "name", "options", "sid",
         "subscriptions", "waiting", "watchers",
     )  # fmt: skip
 
@@ -95,6 +105,7 @@ class Channel:
         self.subscriptions: dict[Reader, Subscription] = {}
         self.waiting: list[Subscription] = []
         """read further in history than the broker has told this node of"""
+        self.listeners: tuple[Listener, ...] = ()
         self.watchers: dict[Reader, Subscription] = {}
         """those that want to know who is present"""
 
@@ -121,12 +132,14 @@ class Subscription:
     it; while it is ``SUBSCRIBED``, its channel knows.
     """
 
-    __slots__ = ("channel", "epoch", "id", "offset", "reader", "state")
+    __slots__ = ("backlog", "channel", "epoch", "id", "offset", "reader", "state")
 
     def __init__(self, reader: Reader, channel: Channel) -> None:
         self.reader = reader
         self.channel = channel
         self.state = SubscriptionState.SUBSCRIBING
+        self.backlog: Backlog | None = None
+        """what came since its position, in a channel that keeps no history"""
         self.epoch = ""
         self.offset = 0
         self.id = ""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..brokers.base import ChannelOptions
+from msgspec.structs import replace
+
+from ..brokers.base import ChannelOptions, Overflow
 from ..errors import ConfigError
 from ..handling.handlers import Handler, declare
 from ..limits import Limits
 from ..protocol.channels import ChannelPattern
 from .handlers import check_parameters
-from .rules import ChannelRule, Grant, Handlers
+from .rules import ChannelRule, Grant, Handlers, checked_overflow
 
 AUTHENTICATE = ("token", "credentials", "headers", "remote")
 
@@ -50,6 +52,7 @@ class Declarations:
         history_bytes: int | None = None,
         presence: bool = False,
         grant: Grant | None = None,
+        on_overflow: Overflow | None = None,
     ) -> Callable[[F], F]:
         """Declare the channels that fit ``pattern``, as ``"chat:{room}"``.
 
@@ -65,6 +68,13 @@ class Declarations:
             history_bytes: bytes of payload kept.
             presence: whether subscribers are shown to each other.
             grant: what everybody is granted; then there is no function to decorate.
+            on_overflow: without history, what becomes of the messages for a reader that is
+                too slow: ``drop_oldest`` (the default) and ``drop_newest`` let
+                ``overflow_messages`` wait, ``conflate`` only the last one; the reader is told
+                of each gap. ``disconnect`` closes the connection with 4430.
+
+        Raises:
+            ConfigError: it cannot be declared like this; the text says why.
         """
         limits = self.limits
         options = ChannelOptions(
@@ -72,6 +82,8 @@ class Declarations:
             history_ttl=limits.history_ttl if history_ttl is None else history_ttl,
             history_bytes=limits.history_bytes if history_bytes is None else history_bytes,
         )
+        if on_overflow is not None:
+            options = replace(options, on_overflow=checked_overflow(on_overflow, options))
         if not isinstance(pattern, str):
             raise ConfigError('write @wire.channel("a-pattern"): it takes the channels\' names')
         parsed = ChannelPattern(pattern)

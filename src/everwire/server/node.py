@@ -111,7 +111,7 @@ class Node:
         loop = asyncio.get_running_loop()
         self.log = LimitedLog(logger, loop.time)
         self.chores = Chores(self.tasks, self.log)
-        self.hub = Hub(loop, self._recover, presence.tell_presence)
+        self.hub = Hub(loop, self._recover, presence.tell_presence, self._overflow, self.limits)
         self.on_record = self.hub.on_record
         self.wheel = Wheel(loop)
         self.started_at = self.wheel.now
@@ -306,6 +306,21 @@ class Node:
             reader = subscription.reader
             assert isinstance(reader, Connection)
             recovering.recover(self, reader, subscription)
+
+    def _overflow(self, subscription: Subscription) -> None:
+        """A message of a channel without history found no room for a slow reader."""
+        reader = subscription.reader
+        assert isinstance(reader, Connection)
+        if subscription.channel.options.on_overflow == "disconnect":
+            # Not in the middle of a publish, which may be the reader's own.
+            asyncio.get_running_loop().call_soon(self._cut_off, reader)
+        else:
+            self.count("dropped")
+
+    def _cut_off(self, reader: Connection) -> None:
+        if reader.state is _READY:
+            self.count("slow_consumers")
+            reader.close(CloseCode.SLOW_CONSUMER, "too slow for a channel without history")
 
     # ---- small things --------------------------------------------------------------------
 

@@ -11,13 +11,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..brokers.base import Page, Record
+from ..brokers.base import Record
 from ..errors import BrokerUnavailable
 from ..hub.registry import Lane, Subscription
 from ..protocol import messages as m
 from ..protocol.states import ConnectionState, SubscriptionState
 
 if TYPE_CHECKING:
+    from ..hub.backlog import Backlog
     from .connection import Connection
     from .node import Node
 
@@ -40,20 +41,21 @@ def push(connection: Connection, subscription: Subscription, records: Sequence[R
 def send_gap(
     connection: Connection,
     subscription: Subscription,
-    page: Page,
+    start: m.Position,
     reason: str,
     asked: m.Position,
 ) -> None:
+    """Tell that what is between ``asked`` and ``start`` is missing."""
     channel = subscription.channel
     connection.node.count("gaps")
     connection.send(
         m.GapNotice(
             channel.sid,
-            page.start.epoch,
-            page.start.offset,
-            page.start.id,
+            start.epoch,
+            start.offset,
+            start.id,
             reason,
-            asked.offset if asked.epoch == page.start.epoch else None,
+            asked.offset if asked.epoch == start.epoch else None,
             None if connection.dialect.acknowledges else channel.name,
         )
     )
@@ -95,6 +97,9 @@ async def _catch_up(node: Node, connection: Connection) -> None:
 
 async def _catch_up_one(node: Node, connection: Connection, subscription: Subscription) -> None:
     channel, position = subscription.channel, subscription.position
+    if subscription.backlog is not None:
+        _push_backlog(node, connection, subscription, subscription.backlog)
+        return
     try:
         page = await node.broker.read(
             channel.key,
@@ -111,10 +116,36 @@ async def _catch_up_one(node: Node, connection: Connection, subscription: Subscr
         connection.behind.pop(subscription, None)
         return
     node.hub.learn(channel, page.top)
+    if connection.paused:
+        return  # meanwhile; it is read again
     if not page.recovered:
-        reason = "slow" if page.reason == "expired" else page.reason
-        send_gap(connection, subscription, page, reason, position)
+        lost = "slow" if channel.options.history > 0 else "dropped"
+        reason = lost if page.reason == "expired" else page.reason
+        send_gap(connection, subscription, page.start, reason, position)
         subscription.move(page.start)
     push(connection, subscription, page.records)
+    _go_on(node, connection, subscription)
+
+
+def _push_backlog(
+    node: Node, connection: Connection, subscription: Subscription, backlog: Backlog
+) -> None:
+    """Send what was kept of a channel without history, and what of it was not."""
+    records = backlog.take(node.limits.page, node.limits.write_low)
+    if not records:
+        asked, start = subscription.position, backlog.resume()
+        if start.epoch != asked.epoch or start.offset > asked.offset:
+            reason = "dropped" if start.epoch == asked.epoch else "epoch"
+            send_gap(connection, subscription, start, reason, asked)
+            subscription.move(start)
+        records = backlog.take(node.limits.page, node.limits.write_low)
+    push(connection, subscription, records)
+    _go_on(node, connection, subscription)
+
+
+def _go_on(node: Node, connection: Connection, subscription: Subscription) -> None:
+    """Join live, or come here again; whoever is not live has what comes kept, if need be."""
     if node.hub.join(subscription):
         connection.behind.pop(subscription, None)
+    else:
+        node.hub.keep(subscription)

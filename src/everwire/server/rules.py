@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
-from ..brokers.base import ChannelOptions
-from ..errors import Unauthorized
+from ..brokers.base import ChannelOptions, Overflow
+from ..errors import ConfigError, Unauthorized
 from ..handling.handlers import Handler
 from ..limits import MAX_USER
 from ..protocol.channels import ChannelPattern
@@ -64,6 +64,24 @@ class ChannelRule:
     presence: bool
     handler: Handler | None
     grant: Grant | None
+
+
+def checked_overflow(policy: Overflow, options: ChannelOptions) -> Overflow:
+    """Return ``policy`` if a channel with these options may have it.
+
+    Raises:
+        ConfigError: it may not.
+    """
+    if policy not in get_args(Overflow):
+        raise ConfigError(
+            f"on_overflow must be one of {', '.join(get_args(Overflow))}, not {policy!r}"
+        )
+    if options.history > 0:
+        raise ConfigError(
+            "on_overflow is for channels without history: with history a slow reader is sent "
+            "everything later; write history=0, or leave on_overflow out"
+        )
+    return policy
 
 
 @dataclass(slots=True)

@@ -146,6 +146,7 @@ async def _subscribe_one(
     node.hub.learn(channel, page.top)
     subscription.state = SubscriptionState.RECOVERING
     subscription.move(page.start)
+    node.hub.keep(subscription)
     if granted.presence:
         node.chores.add(lambda: appear(node, connection, granted, subscription, instead))
     return Begun(subscription, page, request.position, request.presence and granted.presence)
@@ -193,7 +194,7 @@ def follow(node: Node, connection: Connection, begun: Sequence[Begun]) -> None:
         if subscription.state is not SubscriptionState.RECOVERING:
             continue
         if one.asked is not None and not one.page.recovered:
-            send_gap(connection, subscription, one.page, one.page.reason, one.asked)
+            send_gap(connection, subscription, one.page.start, one.page.reason, one.asked)
         push(connection, subscription, one.page.records)
         settle(node, connection, subscription)
         if one.presence:
