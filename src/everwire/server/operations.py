@@ -140,7 +140,7 @@ class Operations(ABC):
             RequestError: there is no such channel.
             BrokerUnavailable: the broker does not answer.
         """
-        return (await contents.presence(self._here(), channel, tenant=tenant)).members
+        return list((await contents.presence(self._here(), channel, tenant=tenant)).members)
 
     # ---- connections -----------------------------------------------------------------
 
