@@ -27,6 +27,16 @@ settings.load_profile("everwire")
 BIN = Path(sys.executable).parent
 
 
+def eventually(condition: Callable[[], object], within: float = 8.0) -> bool:
+    """Whether ``condition`` holds before ``within`` seconds are over; it is asked until it does."""
+    deadline = time.monotonic() + within
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)  # between one question and the next
+    return True
+
+
 class Child:
     """A process under test, its output read line by line as it comes."""
 

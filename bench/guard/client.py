@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ TEXT, BINARY = 1, 2
 _pack = msgspec.msgpack.encode
 
 
-class Dialect:
+class Dialect(ABC):
     """What a client says."""
 
     opcode = BINARY
@@ -29,12 +30,13 @@ class Dialect:
     """to a publish"""
     greets = False
 
+    @abstractmethod
     def opening(self, channel: str | None, token: str | None, epoch: str = "") -> bytes:
         """The first message: authenticate and subscribe."""
-        raise NotImplementedError
 
+    @abstractmethod
     def publish(self, channel: str, number: int) -> bytes:
-        raise NotImplementedError
+        """A message to a channel."""
 
 
 class Plain(Dialect):

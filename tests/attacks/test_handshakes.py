@@ -144,7 +144,7 @@ def test_a_request_that_dribbles_in_is_dropped_at_its_time_limit(brief: Target) 
             try:
                 for byte in request() * 9:
                     sock.sendall(bytes((byte,)) if byte not in b"\r\n" else b"x")
-                    time.sleep(0.02)
+                    time.sleep(0.02)  # it dribbles
                     if time.monotonic() - began > 5:
                         break
             except OSError:

@@ -68,7 +68,7 @@ def exchange_all(
             for sock, (first, *_) in zip(socks, batch, strict=True):
                 sock.sendall(REQUEST + first)
             for turn in range(1, max(map(len, batch))):
-                time.sleep(pause)
+                time.sleep(pause)  # so that the pieces come in reads of their own
                 for sock, pieces in zip(socks, batch, strict=True):
                     if turn < len(pieces):
                         try:

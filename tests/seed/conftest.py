@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ..conftest import eventually
 
 HERE = Path(__file__).parent
 REDIS_PORT = 6379  # the document's server knows no other
@@ -57,10 +58,7 @@ def answers(port: int) -> bool:
 
 
 def wait_for(port: int) -> None:
-    end = time.monotonic() + 10
-    while not answers(port):
-        assert time.monotonic() < end, f"nobody listens on {port}"
-        time.sleep(0.05)
+    assert eventually(lambda: answers(port), within=10), f"nobody listens on {port}"
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +22,7 @@ logger = logging.getLogger("everwire.client")
 T = TypeVar("T")
 
 
-class PoolLife(Generic[T]):
+class PoolLife(ABC, Generic[T]):
     """Members, and the tasks that open them. A subclass says what a member is.
 
     Args:
@@ -66,17 +67,17 @@ class PoolLife(Generic[T]):
 
     # ---- what a subclass says ----------------------------------------------------
 
+    @abstractmethod
     async def _open_member(self, member: Member[T]) -> None:
         """Connect a member, for as long as it takes. Raises what ended it."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _close_member(self, member: Member[T], *how: Any) -> None:
         """Close a member, in bounded time. Cancelling drops its connection."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _move(self, member: Member[T]) -> None:
         """Give what a member holds to others; see :class:`.pool_members.Members`."""
-        raise NotImplementedError
 
     def _calls_close(self, member: Member[T]) -> bool:
         """Whether the current task is one of a member: it closes that one itself, at last."""

@@ -7,6 +7,7 @@ Rule 2: a link that ended tells nothing more, whatever its transport still does.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from .observe import of_payload, show, watched
 from .stats import Traffic
 
 
-class RawLink:
+class RawLink(ABC):
     """A WebSocket that is opened, watched, and closed in bounded time.
 
     It is the :class:`~everwire.net.transport.Receiver` of its transport. A subclass says
@@ -66,9 +67,9 @@ class RawLink:
 
     # ---- what a subclass does ----------------------------------------------------
 
+    @abstractmethod
     def received(self, opcode: int, payload: bytes | memoryview) -> None:
         """See :class:`~everwire.net.transport.Receiver`; calls :meth:`note_message`."""
-        raise NotImplementedError
 
     def describe(self, payload: bytes | memoryview) -> str:
         """A message as the debug log shows it."""
@@ -79,12 +80,15 @@ class RawLink:
         if self._transport is not None:
             self._transport.ping()
 
+    @abstractmethod
     def when_suspect(self, suspect: bool) -> None:
         """It is being probed, or has answered."""
 
+    @abstractmethod
     def when_writable(self) -> None:
         """More can be written."""
 
+    @abstractmethod
     def when_ended(self, error: ConnectionClosed) -> None:
         """It is gone; called once."""
 

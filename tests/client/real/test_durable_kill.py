@@ -8,6 +8,8 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from everwire import Message, Position, connect
 from everwire.client import Client
 
+from ...conftest import eventually
 from . import durable_publisher
 
 KILLS = 100
@@ -48,6 +51,10 @@ async def stored(client: Client, channel: str, top: Position) -> list[list[int]]
     raise AssertionError("the history ended")
 
 
+def grown_or_ended(log: Path, size: int, process: BaseProcess) -> bool:
+    return log.stat().st_size > size or not process.is_alive()
+
+
 @pytest.mark.parametrize("synchronous", ["NORMAL", "FULL"])
 @pytest.mark.timeout(120)
 def test_what_was_acknowledged_before_a_kill_is_stored_once_and_in_order(
@@ -71,12 +78,9 @@ def test_what_was_acknowledged_before_a_kill_is_stored_once_and_in_order(
         process.start()
         # Now and then while it opens or connects; mostly while it publishes.
         if number % 5:
-            deadline = time.monotonic() + 20
-            while log.stat().st_size == size:
-                assert process.is_alive(), "the publisher failed"
-                assert time.monotonic() < deadline, "the publisher does not publish"
-                time.sleep(0.001)
-        time.sleep(chance.uniform(0.0, 0.12))
+            assert eventually(partial(grown_or_ended, log, size, process), within=20)
+            assert process.is_alive(), "the publisher failed"
+        time.sleep(chance.uniform(0.0, 0.12))  # it is killed at any moment
         process.kill()
         process.join(10)
         assert process.exitcode == -9
