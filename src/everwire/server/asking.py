@@ -1,20 +1,19 @@
 """What a server asks of its clients: queries and commands, each put once.
 
-To a connection, or to the connections of a user: of a query the first answer wins, and a
-command needs exactly one.
+To a connection, or to several, here and at other nodes: of a query the first answer wins.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..codes import CloseCode, ErrorCode
 from ..errors import (
     BadData,
+    BrokerUnavailable,
     ClosedError,
-    ConfigError,
     DeliveryUnknown,
     NotSent,
     RequestError,
@@ -24,14 +23,14 @@ from ..errors import (
 from ..limits import MAX_INTEGER
 from ..protocol import messages as m
 from ..protocol.answers import answer_error, convert_result
-from ..protocol.data import check_data, plain_data
+from ..protocol.data import check_data, plain_data, unpack_data
 from ..protocol.states import ConnectionState
 
 if TYPE_CHECKING:
     from .connection import Connection
     from .node import Node
+    from .others import Elsewhere, Outcome, Question
 
-T = TypeVar("T")
 Kind: TypeAlias = Literal["query", "command"]
 Answer: TypeAlias = m.Response | m.Error
 Answered: TypeAlias = Callable[[Answer | None], None]
@@ -81,13 +80,21 @@ class _Request:
     """One request, put to some connections. The first response is its result."""
 
     def __init__(
-        self, kind: Kind, name: str, payload: Any, seconds: float, targets: Sequence[Connection]
+        self,
+        kind: Kind,
+        name: str,
+        payload: Any,
+        seconds: float,
+        targets: Sequence[Connection],
+        elsewhere: Elsewhere | None,
     ) -> None:
         self._kind = kind
         self._name = name
         self._payload = plain_data(payload)
         self._seconds = seconds
         self._targets = targets
+        self._elsewhere = elsewhere
+        self._outstanding = len(targets) + (len(elsewhere.nodes) if elsewhere else 0)
         self._put: list[tuple[Connection, int]] = []
         self._failures: list[Exception] = []
         self._result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -97,6 +104,7 @@ class _Request:
 
     async def run(self) -> Any:
         deadline = asyncio.timeout(self._seconds)
+        question: Question | None = None
         try:
             for connection in self._targets:
                 try:
@@ -104,6 +112,8 @@ class _Request:
                 except (NotSent, RequestError) as error:
                     self._failed(error)
             async with deadline:
+                if self._elsewhere is not None:
+                    question = await self._put_elsewhere(self._elsewhere)
                 return await self._result
         except TimeoutError as error:
             if not deadline.expired():  # it is what was answered
@@ -111,9 +121,13 @@ class _Request:
             late = RequestTimeout(f"{self}: no answer within {self._seconds:g} s")
             raise self._unknown("its time ran out", late) from error
         finally:
+            if question is not None:
+                question.close()
             for connection, request_id in self._put:
                 if connection.asked is not None and connection.asked.forget(request_id):
                     connection.send(m.Cancel(request_id))
+            if self._result.done() and not self._result.cancelled():
+                self._result.exception()  # nobody may have come to wait for it
 
     def _put_to(self, connection: Connection) -> None:
         if connection.state is not ConnectionState.READY:
@@ -145,21 +159,41 @@ class _Request:
         self._put.append((connection, request_id))
         connection.send_payload(encoded)
 
+    async def _put_elsewhere(self, elsewhere: Elsewhere) -> Question | None:
+        try:
+            return await elsewhere.put(
+                self._kind, self._name, self._payload, self._seconds, self._told
+            )
+        except BrokerUnavailable as error:
+            for _ in elsewhere.nodes:
+                lost = Unavailable(f"{self}: other nodes cannot be asked: {error}")
+                self._failed(self._unknown("the broker failed", lost))
+            return None
+
+    def _told(self, outcome: Outcome) -> None:
+        """What became of it at another node."""
+        if isinstance(outcome, bytes):
+            self._responded(unpack_data(outcome))
+        else:
+            self._failed(outcome)
+
     def _answered(self, answer: Answer | None) -> None:
-        if self._result.done():
-            return
         if answer is None:
             lost = ClosedError(CloseCode.ABNORMAL, f"lost before {self} was answered")
             self._failed(self._unknown("the connection was lost", lost))
         elif isinstance(answer, m.Error):
             self._failed(self._refused(answer_error(answer)))
         else:
-            try:
-                check_data(answer.payload)
-            except BadData as error:
-                self._failed(error)
-            else:
-                self._result.set_result(answer.payload)
+            self._responded(answer.payload)
+
+    def _responded(self, payload: Any) -> None:
+        try:
+            check_data(payload)
+        except BadData as error:
+            self._failed(error)
+        else:
+            if not self._result.done():
+                self._result.set_result(payload)
 
     def _refused(self, error: RequestError) -> Exception:
         if error.code != ErrorCode.TIMEOUT:
@@ -176,12 +210,17 @@ class _Request:
         error.__cause__ = cause
         return error
 
-    def _failed(self, error: Exception) -> None:
-        self._failures.append(error)
-        if len(self._failures) == len(self._targets):
-            # Of several failures, one of those who know what was asked.
-            told = [one for one in self._failures if getattr(one, "code", 0) != _UNKNOWN]
-            self._result.set_exception((told or self._failures)[0])
+    def _failed(self, error: Exception | None) -> None:
+        """There is no answer from one of those asked; None: nobody is there."""
+        self._outstanding -= 1
+        if error is not None:
+            self._failures.append(error)
+        if self._outstanding or self._result.done():
+            return
+        # Of several failures, one of those who know what was asked.
+        told = [one for one in self._failures if getattr(one, "code", 0) != _UNKNOWN]
+        nobody = Unavailable(f"{self}: the user has no connection")
+        self._result.set_exception([*told, *self._failures, nobody][0])
 
 
 async def ask(
@@ -191,52 +230,23 @@ async def ask(
     name: str,
     payload: Any,
     kind_of_answer: Any,
+    elsewhere: Elsewhere | None = None,
 ) -> Any:
     """Put a request to connections, all at once; return the first answer.
 
     Cancelling cancels the clients' handlers.
 
     Raises:
-        RequestError: what a client answers; or too big; or too many are unanswered.
+        RequestError: what a client answers; or too big; or too many are unanswered; or
+            ``unavailable``: there is nobody ``elsewhere``.
         RequestTimeout: no answer to a query in time.
         ClosedError: the connection was lost before a query was answered.
         DeliveryUnknown: either of them, for a command.
         NotSent: the connection is not open.
         BadData: the payload cannot be put on the wire, or the answer is not what was wanted.
     """
-    result = await _Request(kind, name, payload, seconds, targets).run()
+    result = await _Request(kind, name, payload, seconds, targets, elsewhere).run()
     return convert_result(result, kind_of_answer, f"{kind} {name!r}")
-
-
-async def ask_user(
-    node: Node,
-    user: tuple[str, str],
-    seconds: float,
-    kind: Kind,
-    name: str,
-    payload: Any,
-    kind_of_answer: Any,
-) -> Any:
-    """Put a request to the connections of a user, given with the tenant before the name.
-
-    Cancelling and errors are those of :func:`ask`.
-
-    Raises:
-        RequestError: also ``ambiguous_target``: a command, and not exactly one connection;
-            ``unavailable``: a query, and no connection.
-    """
-    if not user[1]:
-        raise ConfigError("whom? name a user, or give a connection: the anonymous are many")
-    targets = node.users.connections(user)
-    if kind == "command" and len(targets) != 1:
-        raise RequestError(
-            f"command {name!r}: user {user[1]!r} has {len(targets)} connections here; "
-            "choose one of them",
-            code=ErrorCode.AMBIGUOUS_TARGET,
-        )
-    if not targets:
-        raise Unavailable(f"query {name!r}: user {user[1]!r} has no connection here")
-    return await ask(targets, seconds, kind, name, payload, kind_of_answer)
 
 
 def on_answer(node: Node, connection: Connection, message: Answer) -> None:
@@ -246,120 +256,3 @@ def on_answer(node: Node, connection: Connection, message: Answer) -> None:
         if not connection.dialect.acknowledges:
             error = RequestError("a server does not take this", code=ErrorCode.UNKNOWN_TYPE)
             connection.refuse(None, error)
-
-
-class Askable:
-    """The part of a connection that handlers ask things of its client with."""
-
-    __slots__ = ()
-
-    @overload
-    async def query(
-        self,
-        name: str,
-        payload: Any = None,
-        *,
-        type: type[T],
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> T: ...
-
-    @overload
-    async def query(
-        self,
-        name: str,
-        payload: Any = None,
-        *,
-        type: Any = None,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> Any: ...
-
-    async def query(
-        self,
-        name: str,
-        payload: Any = None,
-        *,
-        type: Any = None,  # noqa: A002  # as the client's own
-        timeout: float | None = None,  # noqa: ASYNC109  # it goes over the wire as well
-    ) -> Any:
-        """Ask the client for something that changes nothing; once.
-
-        Args:
-            name: of the query.
-            payload: its parameters.
-            type: what to turn the answer into: anything that msgspec understands.
-            timeout: seconds until the answer; the default is ``request_timeout``.
-
-        Cancelling cancels the client's handler.
-
-        Raises:
-            RequestError: the client refuses, or serves no such query.
-            RequestTimeout: no answer in time.
-            ClosedError: the connection was lost before the answer; :exc:`NotSent`: before
-                the question.
-            BadData: the answer is no ``type``, or the payload cannot be put on the wire.
-        """
-        return await ask(*_one(self, timeout), "query", name, payload, type)
-
-    @overload
-    async def command(
-        self,
-        name: str,
-        payload: Any = None,
-        *,
-        type: type[T],
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> T: ...
-
-    @overload
-    async def command(
-        self,
-        name: str,
-        payload: Any = None,
-        *,
-        type: Any = None,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> Any: ...
-
-    async def command(
-        self,
-        name: str,
-        payload: Any = None,
-        *,
-        type: Any = None,  # noqa: A002  # as the client's own
-        timeout: float | None = None,  # noqa: ASYNC109  # it goes over the wire as well
-    ) -> Any:
-        """Have the client do something; put to it once, and never again.
-
-        The arguments are those of :meth:`query`. Cancelling asks the client to cancel; the
-        command may have run.
-
-        Raises:
-            RequestError: the client refuses; ``outcome`` says whether it may have run.
-            NotSent: the connection is not open.
-            DeliveryUnknown: no answer in time, or the connection was lost: it may have run.
-            BadData: the answer is no ``type``, or the payload cannot be put on the wire.
-        """
-        return await ask(*_one(self, timeout), "command", name, payload, type)
-
-    async def event(self, name: str, data: Any = None) -> None:
-        """Send the client an event: not answered, and lost if the connection is.
-
-        Waits while the client reads more slowly than it is sent to. Cancelling before that
-        sends nothing.
-
-        Raises:
-            BadData: the data cannot be put on the wire.
-            RequestError: too big.
-        """
-        connection = cast("Connection", self)
-        node = connection.node
-        encoded = connection.dialect.encode(m.Event(name, plain_data(data)), node.now_ms())
-        if len(encoded) > node.limits.message:
-            raise RequestError(f"event {name!r} is too big", code=ErrorCode.TOO_BIG)
-        await connection.writable()
-        connection.send_payload(encoded)
-
-
-def _one(asked: Askable, timeout: float | None) -> tuple[Sequence[Connection], float]:
-    connection = cast("Connection", asked)
-    return (connection,), connection.node.limits.request_timeout if timeout is None else timeout

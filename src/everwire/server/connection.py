@@ -20,7 +20,8 @@ from ..protocol import messages as m
 from ..protocol.dialects import BadMessage, Dialect, wire_for
 from ..protocol.messages import error_message
 from ..protocol.states import CONNECTION, ConnectionState, check_way
-from .asking import Askable, Asked
+from .askable import Askable
+from .asking import Asked
 from .liveness import Liveness
 
 if TYPE_CHECKING:

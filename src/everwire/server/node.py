@@ -32,6 +32,7 @@ from .chores import Chores
 from .commands import CommandLog
 from .connection import Connection
 from .liveness import Pings
+from .others import Others
 from .rates import Addresses, slow_down
 from .rules import Identity
 from .stats import Tally
@@ -66,6 +67,7 @@ class Node:
         self.anonymous = Identity()
         self.connections: dict[str, Connection] = {}
         self.users = Users(self.connections)
+        self.others = Others(self)
         self.counters: Counter[str] = Counter()
         self.tally = Tally()
         self.started_at = 0.0
@@ -299,7 +301,7 @@ class Node:
         self.hub.on_presence(channel, change)
 
     def on_signal(self, payload: bytes) -> None:
-        self.count("unknown_signals")
+        self.others.on_signal(payload)
 
     def _recover(self, subscriptions: Iterable[Subscription]) -> None:
         for subscription in subscriptions:

@@ -13,6 +13,8 @@ from ..from_thread import awaitable_only
 from ..limits import Limits
 from ..protocol.messages import Member, Position
 from . import asking, contents, reaching
+from .signals import Target
+from .users import ask_user
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -246,7 +248,7 @@ class Operations(ABC):
     ) -> Any:
         """Ask a user, or the client of one connection; return the answer.
 
-        A query to a user goes to all connections that the user has to this node, and the
+        A query to a user goes to all connections that the user has, at any node, and the
         first answer wins; a command needs exactly one. Each is tried once.
 
         Args:
@@ -273,5 +275,5 @@ class Operations(ABC):
         seconds = self.limits.request_timeout if timeout is None else timeout
         if not isinstance(target, str):
             return await asking.ask([target], seconds, kind, name, payload, type)
-        user = (tenant, target)
-        return await asking.ask_user(node, user, seconds, kind, name, payload, type)
+        user = Target(tenant, target)
+        return await ask_user(node, user, seconds, kind, name, payload, type)

@@ -1,14 +1,20 @@
-"""Which connections of this node are a user's."""
+"""Which connections are a user's: those of this node, and through the others, all."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..codes import ErrorCode
+from ..errors import BrokerUnavailable, ConfigError, RequestError, Unavailable
 from ..protocol.states import ConnectionState
+from . import asking, signals
+from .others import SILENCE, Elsewhere
+from .signals import Target
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .node import Node
 
 
 class Users:
@@ -28,6 +34,11 @@ class Users:
         found = self._found.get(user, ())
         return [one for one in found if one.state is ConnectionState.READY]
 
+    def find(self, target: Target) -> list[Connection]:
+        """Those that are meant, of this node."""
+        found = self.connections((target.tenant, target.user))
+        return [one for one in found if target.connection in ("", one.id)]
+
     def add(self, connection: Connection) -> None:
         """The connection has a user now."""
         if self._found is not None:
@@ -44,3 +55,64 @@ class Users:
             found.pop(connection, None)
             if not found:
                 del self._found[user]
+
+
+async def ask_user(
+    node: Node,
+    target: Target,
+    seconds: float,
+    kind: asking.Kind,
+    name: str,
+    payload: Any,
+    kind_of_answer: Any,
+) -> Any:
+    """Put a request to the connections of a user, whichever nodes they are at.
+
+    Cancelling and errors are those of :func:`.asking.ask`.
+
+    Raises:
+        RequestError: also ``ambiguous_target``: a command, and not exactly one connection;
+            ``unavailable``: a query, and no connection; or the other nodes cannot be asked.
+    """
+    if not target.user:
+        raise ConfigError("whom? name a user, or give a connection: the anonymous are many")
+    here = node.users.find(target)
+    what = f"{kind} {name!r}"
+    try:
+        elsewhere = await node.others.names()
+        if kind == "command":
+            within = min(SILENCE, seconds / 2)
+            elsewhere = await _the_one(node, target, len(here), elsewhere, within, what)
+    except BrokerUnavailable as error:
+        if kind == "command" or not here:
+            raise Unavailable(f"{what}: the other nodes cannot be asked: {error}") from None
+        elsewhere = []
+    if not here and not elsewhere:
+        raise Unavailable(f"{what}: user {target.user!r} has no connection")
+    there = Elsewhere(node.others, elsewhere, target) if elsewhere else None
+    return await asking.ask(here, seconds, kind, name, payload, kind_of_answer, there)
+
+
+async def _the_one(
+    node: Node, target: Target, here: int, others: list[str], within: float, what: str
+) -> list[str]:
+    """Find the one connection of a user: the node that has it, or none if it is here.
+
+    Raises:
+        RequestError: there is not exactly one, or a node does not say.
+        BrokerUnavailable: the others cannot be asked.
+    """
+    there = await node.others.tally(
+        others,
+        lambda ticket, sender: signals.Count(ticket=ticket, sender=sender, target=target),
+        within,
+    )
+    count = here + sum(there.values())
+    if count <= 1 and not there.keys() >= set(others):
+        raise Unavailable(f"{what}: another node does not say whether the user is there; later")
+    if count != 1:
+        raise RequestError(
+            f"{what}: user {target.user!r} has {count} connections; choose one of them",
+            code=ErrorCode.AMBIGUOUS_TARGET,
+        )
+    return [name for name, number in there.items() if number]
