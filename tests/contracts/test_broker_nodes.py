@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import Any
 
 import pytest
@@ -28,8 +29,15 @@ async def who(broker: Broker, channel: str = "c") -> list[str]:
     return [one.connection for one in (await broker.presence(channel, 100)).members]
 
 
-async def claim(broker: Broker, key: str = "k", digest: bytes = b"d", **more: Any) -> Claim:
-    return await broker.claim("ada", key, digest, again=more.pop("again", False))
+attempts = count()
+
+
+async def claim(
+    broker: Broker, key: str = "k", digest: bytes = b"d", *, owner: str = "ada", **more: Any
+) -> Claim:
+    """Claim by a new attempt, unless one is named."""
+    more = {"attempt": f"a{next(attempts)}", "again": False, **more}
+    return await broker.claim(owner, key, digest, **more)
 
 
 # ---- channels ------------------------------------------------------------------------
@@ -313,10 +321,10 @@ def test_a_connection_that_is_there_keeps_its_place_beside_another_of_its_instan
 
 def test_a_command_is_claimed_once_and_answered_alike_everywhere(url: str) -> None:
     async def scenario(one: Seen, two: Seen) -> None:
-        assert (await claim(one.broker)).state == "claimed"
+        assert (await claim(one.broker, attempt="1")).state == "claimed"
         assert (await claim(one.broker)).state == "running"
         assert (await claim(two.broker)).state == "running"
-        await one.broker.finish("ada", "k", b"answer")
+        await one.broker.finish("ada", "k", "1", b"answer")
         for broker in (one.broker, two.broker):
             assert await claim(broker) == Claim("done", b"answer")
 
@@ -325,9 +333,9 @@ def test_a_command_is_claimed_once_and_answered_alike_everywhere(url: str) -> No
 
 def test_a_key_with_another_digest_is_reused_at_every_time(url: str) -> None:
     async def scenario(one: Seen, two: Seen) -> None:
-        await claim(one.broker)
+        await claim(one.broker, attempt="1")
         assert (await claim(two.broker, digest=b"e")).state == "reused"
-        await one.broker.finish("ada", "k", b"")
+        await one.broker.finish("ada", "k", "1", b"")
         assert (await claim(two.broker, digest=b"e")).state == "reused"
         assert (await claim(two.broker)).state == "done"
 
@@ -337,15 +345,30 @@ def test_a_key_with_another_digest_is_reused_at_every_time(url: str) -> None:
 def test_the_keys_of_different_owners_are_different_and_cannot_be_confused(url: str) -> None:
     async def scenario(seen: Seen, broker: Broker) -> None:
         for owner, key in [("a", "b:c"), ("a:b", "c"), ("", "a:b:c"), ("a", "b"), ("ab", "")]:
-            assert (await broker.claim(owner, key, b"d", again=False)).state == "claimed"
+            assert (await claim(broker, key, owner=owner)).state == "claimed"
 
     on(url, scenario)
 
 
+def test_a_claim_that_is_made_twice_is_one_and_another_attempt_cannot_end_it(url: str) -> None:
+    async def scenario(one: Seen, two: Seen) -> None:
+        for _ in range(2):  # the answer to the first got lost
+            assert (await claim(one.broker, attempt="1")).state == "claimed"
+        await one.broker.finish("ada", "k", "2", None)
+        await two.broker.finish("ada", "k", "2", b"x")
+        assert (await claim(two.broker)).state == "running"
+        await one.broker.finish("ada", "k", "1", b"first")
+        await one.broker.finish("ada", "k", "1", b"second")
+        await one.broker.finish("ada", "k", "1", None)
+        assert await claim(two.broker) == Claim("done", b"first")
+
+    on_two(url, scenario)
+
+
 def test_a_command_that_had_no_effect_can_be_claimed_again(url: str) -> None:
     async def scenario(one: Seen, two: Seen) -> None:
-        await claim(one.broker)
-        await one.broker.finish("ada", "k", None)
+        await claim(one.broker, attempt="1")
+        await one.broker.finish("ada", "k", "1", None)
         assert (await claim(two.broker, digest=b"e")).state == "claimed"
 
     on_two(url, scenario)
@@ -353,7 +376,7 @@ def test_a_command_that_had_no_effect_can_be_claimed_again(url: str) -> None:
 
 def test_a_command_of_a_node_that_is_no_more_is_lost_until_the_window_ends(url: str) -> None:
     async def scenario(one: Seen, two: Seen) -> None:
-        await claim(one.broker)
+        await claim(one.broker, attempt="1")
         for _ in range(3):
             assert (await claim(two.broker)).state == "running"
             await asyncio.sleep(LEASE / 3)
@@ -371,13 +394,13 @@ def test_a_command_of_a_node_that_is_no_more_is_lost_until_the_window_ends(url: 
 
 def test_who_may_do_it_again_claims_what_was_lost(url: str) -> None:
     async def scenario(one: Seen, two: Seen) -> None:
-        await claim(one.broker)
+        await claim(one.broker, attempt="1")
         assert (await claim(two.broker, again=True)).state == "running"
         await asyncio.sleep(LEASE + 1)
         await two.broker.renew(LEASE)
-        assert (await claim(two.broker, again=True)).state == "claimed"
-        await one.broker.finish("ada", "k", b"late")  # it is no longer its own to answer
-        await two.broker.finish("ada", "k", b"mine")
+        assert (await claim(two.broker, again=True, attempt="2")).state == "claimed"
+        await one.broker.finish("ada", "k", "1", b"late")  # it is no longer its own to answer
+        await two.broker.finish("ada", "k", "2", b"mine")
         assert await claim(two.broker) == Claim("done", b"mine")
 
     on_two(url, scenario)
@@ -385,11 +408,11 @@ def test_who_may_do_it_again_claims_what_was_lost(url: str) -> None:
 
 def test_a_node_that_was_given_up_and_still_answers_is_believed(url: str) -> None:
     async def scenario(one: Seen, two: Seen) -> None:
-        await claim(one.broker)
+        await claim(one.broker, attempt="1")
         await asyncio.sleep(LEASE + 1)
         await two.broker.renew(LEASE)
         assert (await claim(two.broker)).state == "lost"
-        await one.broker.finish("ada", "k", b"after all")
+        await one.broker.finish("ada", "k", "1", b"after all")
         assert await claim(two.broker) == Claim("done", b"after all")
 
     on_two(url, scenario)
@@ -397,12 +420,12 @@ def test_a_node_that_was_given_up_and_still_answers_is_believed(url: str) -> Non
 
 def test_an_answer_is_remembered_for_the_window_from_the_end_and_then_forgotten(url: str) -> None:
     async def scenario(seen: Seen, broker: Broker) -> None:
-        await claim(broker)
+        await claim(broker, attempt="1")
         for _ in range(30):  # it takes three windows
             await asyncio.sleep(10)
             await broker.renew(LEASE)
             assert (await claim(broker)).state == "running"
-        await broker.finish("ada", "k", b"x")
+        await broker.finish("ada", "k", "1", b"x")
         await asyncio.sleep(99)
         assert (await claim(broker)).state == "done"
         await asyncio.sleep(60)
@@ -419,14 +442,14 @@ def test_remembered_commands_are_bounded_and_none_is_forgotten_early(
 ) -> None:
     async def scenario(seen: Seen, broker: Broker) -> None:
         for n in range(5):
-            assert (await claim(broker, f"k{n}")).state == "claimed"
-            await broker.finish("ada", f"k{n}", b"x" * 700)
+            assert (await claim(broker, f"k{n}", attempt="1")).state == "claimed"
+            await broker.finish("ada", f"k{n}", "1", b"x" * 700)
         with pytest.raises(RequestError) as refused:
             await claim(broker, "k5")
         assert (refused.value.code, refused.value.temporary) == (ErrorCode.DEDUPE_FULL, True)
         assert (await claim(broker, "k0")).state == "done"
         if "command_keys_user" in limit:
-            assert (await broker.claim("bob", "k5", b"d", again=False)).state == "claimed"
+            assert (await claim(broker, "k5", owner="bob")).state == "claimed"
         await asyncio.sleep(160)
         await broker.renew(LEASE)
         assert (await claim(broker, "k5")).state == "claimed"
@@ -439,8 +462,8 @@ def test_what_ran_out_is_let_go_of(url: str) -> None:
         for n in range(100):
             await one.broker.presence_add("c", Member(str(n), "u"), "i")
             await one.broker.presence_remove("c", str(n), 1.0)
-            await claim(one.broker, str(n))
-            await one.broker.finish("ada", str(n), b"x")
+            await claim(one.broker, str(n), attempt="1")
+            await one.broker.finish("ada", str(n), "1", b"x")
         await asyncio.sleep(160)
         await two.broker.renew(LEASE)
         await claim(two.broker, "last")

@@ -35,13 +35,15 @@ T = TypeVar("T")
 class Severable(MemoryBroker):
     """The memory broker at the end of a wire that can be cut: nothing goes either way.
 
-    ``deaf`` lets calls through, and nothing that the broker tells of its own accord.
+    ``deaf`` lets calls through, and nothing that the broker tells of its own accord;
+    ``lose_answers`` lets calls through, and not what they return.
     """
 
     events: BrokerEvents
     id = ""
     severed = False
     deaf = False
+    lose_answers = False
 
     async def start(self, events: BrokerEvents) -> None:
         self.events, self.id = events, events.id
@@ -66,7 +68,10 @@ class Severable(MemoryBroker):
             if close is not None:
                 close()
             raise BrokerUnavailable("the wire to the broker is cut")
-        return await call
+        answer = await call
+        if self.lose_answers:
+            raise BrokerUnavailable("the answer was lost", outcome="unknown")
+        return answer
 
     def publish(self, publication: Publication, done: Completion) -> PublishOutcome:
         if self.severed:
@@ -111,11 +116,14 @@ class Severable(MemoryBroker):
     async def signal(self, node: str | None, payload: bytes) -> None:
         await self._through(super().signal(node, payload))
 
-    async def claim(self, owner: str, key: str, digest: bytes, *, again: bool) -> Claim:
-        return await self._through(super().claim(owner, key, digest, again=again))
+    async def claim(
+        self, owner: str, key: str, digest: bytes, *, attempt: str, again: bool
+    ) -> Claim:
+        call = super().claim(owner, key, digest, attempt=attempt, again=again)
+        return await self._through(call)
 
-    async def finish(self, owner: str, key: str, answer: bytes | None) -> None:
-        await self._through(super().finish(owner, key, answer))
+    async def finish(self, owner: str, key: str, attempt: str, answer: bytes | None) -> None:
+        await self._through(super().finish(owner, key, attempt, answer))
 
 
 class Placed:

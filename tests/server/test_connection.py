@@ -365,7 +365,7 @@ def test_what_a_closed_connection_held_is_let_go() -> None:
             await peer.auth(subscribe=[m.ChannelRequest("c", presence=True)])
             await peer.publish(f"x-{n}", "c", n)
             peer.link.cut() if n % 2 else peer.transport.close(1000)
-        await asyncio.sleep(10)
+        await asyncio.sleep(9.5)
         assert not node.connections
         assert not node.hub.channels
         assert (await contents.presence(node, "c")).count == 0

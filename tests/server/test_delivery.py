@@ -431,35 +431,6 @@ def test_a_cut_link_gets_no_more_and_a_frozen_one_is_found() -> None:
     with_node(scenario)
 
 
-def test_commands_with_a_key_run_once_and_answer_alike() -> None:
-    wire = open_app()
-    runs = 0
-
-    @wire.command
-    async def pay(conn: Any, amount: int) -> dict[str, int]:
-        nonlocal runs
-        runs += 1
-        await asyncio.sleep(1)
-        return {"run": runs, "amount": amount}
-
-    async def scenario(network: Network, node: Node) -> None:
-        peers = [await ready(network) for _ in range(10)]
-        for n, peer in enumerate(peers):
-            peer.send(m.Command(n + 10, "pay", {"amount": 5}, key="k"))
-        answers = [await peer.answer(n + 10) for n, peer in enumerate(peers)]
-        assert {str(a.payload) for a in answers if isinstance(a, m.Response)} == {
-            "{'run': 1, 'amount': 5}"
-        }
-        assert (
-            await peers[0].ask(m.Command(50, "pay", {"amount": 5}, key="k")) == answers[0].payload
-        )  # type: ignore[union-attr]
-        reused = await peers[0].ask(m.Command(51, "pay", {"amount": 6}, key="k"))
-        assert reused.code == ErrorCode.KEY_REUSED
-        assert (await peers[0].ask(m.Command(52, "pay", {"amount": 6}, key="l")))["run"] == 2
-
-    with_node(scenario, wire)
-
-
 def test_a_dropped_link_does_not_stop_a_keyed_command() -> None:
     wire = open_app()
     done: list[int] = []

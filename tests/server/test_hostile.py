@@ -13,13 +13,11 @@ import pytest
 
 from everwire import Everwire, Forbidden, Grant, Identity
 from everwire.codes import ErrorCode
-from everwire.errors import RequestError
 from everwire.limits import KiB, Limits, MiB
 from everwire.protocol import messages as m
 from everwire.protocol.dialects import BadMessage, dialect
 from everwire.protocol.msgpack_scan import has_odd_keys
-from everwire.server import commands, contents
-from everwire.server.commands import CommandLog
+from everwire.server import contents
 from everwire.server.node import Node
 from everwire.server.publishing import Publishing
 from everwire.testing import Network, VirtualLoop, run
@@ -235,53 +233,6 @@ def test_cancel_is_for_queries_and_commands_only() -> None:
         assert len(peer.messages()) == 1
 
     with_node(scenario, hanging())
-
-
-def test_a_command_that_hangs_or_fails_holds_up_and_holds_on_to_nothing() -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        log = CommandLog(300, loop.time)
-        stuck = loop.create_task(
-            log.run(("", "u", "hang", "k"), None, lambda: asyncio.sleep(10_000))
-        )
-        await asyncio.sleep(0)
-
-        async def fail(payload: Any) -> None:
-            raise Forbidden("no")
-
-        for n in range(50):
-            payload = {"big": "x" * 1000, "n": n}
-            for _ in range(2):  # the second is told the same
-                with pytest.raises(Forbidden):
-                    await log.run(("", "u", "fail", str(n)), payload, lambda: fail(payload))  # noqa: B023
-        errors = [entry.future.exception() for entry in list(log._entries.values())[1:]]
-        assert len(errors) == 50
-        await asyncio.sleep(400)
-        assert await log.run(("", "v", "ok", "k"), None, lambda: asyncio.sleep(0, 7)) == 7
-        assert len(log._entries) == 2
-        stuck.cancel()
-        await log.stop()
-
-    run(main, limit=20_000)
-
-
-def test_one_user_cannot_fill_the_memory_of_commands_for_everybody(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(commands, "MAX_KEYS_OF_A_USER", 10)
-
-    async def main() -> None:
-        log = CommandLog(300, asyncio.get_running_loop().time)
-        for n in range(10):
-            await log.run(("", "greedy", "c", str(n)), None, lambda: asyncio.sleep(0, "x"))
-        with pytest.raises(RequestError) as refused:
-            await log.run(("", "greedy", "c", "more"), None, lambda: asyncio.sleep(0))
-        assert refused.value.temporary
-        await log.run(("", "other", "c", "0"), None, lambda: asyncio.sleep(0))
-        await asyncio.sleep(301)
-        await log.run(("", "greedy", "c", "more"), None, lambda: asyncio.sleep(0))
-
-    run(main)
 
 
 def test_presence_is_not_pushed_to_readers_that_stand_still_and_shown_to_them_later() -> None:

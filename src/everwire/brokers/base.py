@@ -327,7 +327,9 @@ class Broker(ABC):
     # ---- commands ---------------------------------------------------------------
 
     @abstractmethod
-    async def claim(self, owner: str, key: str, digest: bytes, *, again: bool) -> Claim:
+    async def claim(
+        self, owner: str, key: str, digest: bytes, *, attempt: str, again: bool
+    ) -> Claim:
         """Claim the command ``key`` of a user for this node, under its lease.
 
         What became of a command is known for ``dedupe_window`` seconds after it ended.
@@ -336,6 +338,7 @@ class Broker(ABC):
             owner: whose it is; an owner has at most ``command_keys_user`` of them.
             key: the command; those of different owners are different.
             digest: of what it is to do; with another, the key was reused.
+            attempt: a name for this claim; who claims again by the same name has it.
             again: claim it even if a node that is no more had claimed it.
 
         Raises:
@@ -344,8 +347,10 @@ class Broker(ABC):
         """
 
     @abstractmethod
-    async def finish(self, owner: str, key: str, answer: bytes | None) -> None:
-        """Note what a command that this node claimed answered; None: it had no effect, forget it.
+    async def finish(self, owner: str, key: str, attempt: str, answer: bytes | None) -> None:
+        """Note what a command answered; None: it had no effect, forget it.
+
+        Nothing happens if it is not claimed by ``attempt``, or was finished.
 
         Raises:
             BrokerUnavailable: it cannot be reached; it may have been noted.

@@ -20,11 +20,12 @@ _REUSED = Claim("reused")
 
 
 class _Command:
-    __slots__ = ("answer", "at", "digest", "node")
+    __slots__ = ("answer", "at", "attempt", "digest", "node")
 
-    def __init__(self, digest: bytes, node: str, at: float) -> None:
+    def __init__(self, digest: bytes, node: str, attempt: str, at: float) -> None:
         self.digest = digest
         self.node = node
+        self.attempt = attempt
         self.at = at
         """when it was claimed; then when it ended"""
         self.answer: bytes | None = None
@@ -42,32 +43,39 @@ class Claims:
         self._bytes = 0
 
     def claim(
-        self, node: str, owner: str, key: str, digest: bytes, again: bool, now: float
+        self,
+        node: str,
+        owner: str,
+        key: str,
+        digest: bytes,
+        attempt: str,
+        again: bool,
+        now: float,
     ) -> Claim:
         """See :meth:`.base.Broker.claim`."""
         self.forget(now)
         known = self._commands.get((owner, key))
         if known is None:
             self._check_room(owner)
-            self._commands[owner, key] = _Command(digest, node, now)
+            self._commands[owner, key] = _Command(digest, node, attempt, now)
             self._owners[owner] += 1
             return _CLAIMED
         if known.digest != digest:
             return _REUSED
         if known.answer is not None:
             return Claim("done", known.answer)
-        if self._alive(known.node):
-            return _RUNNING
-        if not again:
-            return _LOST
-        known.node, known.at = node, now
+        if known.attempt == attempt:
+            return _CLAIMED
+        if not again or self._alive(known.node):
+            return _RUNNING if self._alive(known.node) else _LOST
+        known.node, known.attempt, known.at = node, attempt, now
         self._commands.move_to_end((owner, key))
         return _CLAIMED
 
-    def finish(self, node: str, owner: str, key: str, answer: bytes | None, now: float) -> None:
+    def finish(self, owner: str, key: str, attempt: str, answer: bytes | None, now: float) -> None:
         """See :meth:`.base.Broker.finish`."""
         known = self._commands.get((owner, key))
-        if known is None or known.node != node or known.answer is not None:
+        if known is None or known.attempt != attempt or known.answer is not None:
             return
         if answer is None:
             self._drop((owner, key))

@@ -172,10 +172,12 @@ class MemoryBroker(Broker):
             if name == node or (node is None and name != self._node):
                 soon(events.on_signal, payload)
 
-    async def claim(self, owner: str, key: str, digest: bytes, *, again: bool) -> Claim:
+    async def claim(
+        self, owner: str, key: str, digest: bytes, *, attempt: str, again: bool
+    ) -> Claim:
         memory = self.memory
-        return memory.claims.claim(self._node, owner, key, digest, again, memory.clock())
+        return memory.claims.claim(self._node, owner, key, digest, attempt, again, memory.clock())
 
-    async def finish(self, owner: str, key: str, answer: bytes | None) -> None:
+    async def finish(self, owner: str, key: str, attempt: str, answer: bytes | None) -> None:
         memory = self.memory
-        memory.claims.finish(self._node, owner, key, answer, memory.clock())
+        memory.claims.finish(owner, key, attempt, answer, memory.clock())

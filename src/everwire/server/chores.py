@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -13,18 +14,28 @@ from ..net.tasks import TaskOwner
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
+AGAIN = 0.5  # seconds between tries while the broker does not answer
+MAX_CHORES = 200_000
+
 
 class Chores:
-    """Does one thing after the other, in one task that exists while there is anything to do."""
+    """Does one thing after the other, in one task that exists while there is anything to do.
+
+    What the broker did not answer is done again until it does: so a chore must be one that
+    may be done twice.
+    """
 
     def __init__(self, tasks: TaskOwner, log: LimitedLog) -> None:
         self._tasks = tasks
         self._log = log
-        self._waiting: list[Work] = []
+        self._waiting: deque[Work] = deque()
         self._task: asyncio.Task[None] | None = None
 
     def add(self, work: Work) -> None:
         """Do ``work`` after what was added before."""
+        if len(self._waiting) >= MAX_CHORES:
+            self._waiting.popleft()
+            self._log.log(logging.ERROR, "too many chores", "a chore is left undone: too many")
         self._waiting.append(work)
         if self._task is None:
             self._task = self._tasks.start(self._run(), "chores")
@@ -37,16 +48,19 @@ class Chores:
     async def _run(self) -> None:
         try:
             while self._waiting:
-                chores, self._waiting = self._waiting, []
-                for work in chores:
-                    await self._do(work)
+                await self._do(self._waiting.popleft())
         finally:
             self._task = None
 
     async def _do(self, work: Work) -> None:
-        try:
-            await work()
-        except BrokerUnavailable as error:
-            self._log.log(logging.WARNING, "chores", "left undone: %s", error)
-        except Exception as error:
-            self._log.log(logging.ERROR, "chore", "a defect in a chore", exc_info=error)
+        while True:
+            try:
+                await work()
+            except BrokerUnavailable as error:
+                self._log.log(logging.WARNING, "chores", "put off: %s", error)
+                await asyncio.sleep(AGAIN)
+            except Exception as error:
+                self._log.log(logging.ERROR, "chore", "a defect in a chore", exc_info=error)
+                return
+            else:
+                return

@@ -1,146 +1,211 @@
-"""Commands that run once: results remembered by idempotency key (rule 6).
+"""Commands that run once: claimed at the broker by idempotency key, and answered from there (rule 6).
 
-A retry with the key of a finished command gets its response; one with the key of a
-command that still runs waits for it. Kept in this process, for as long as message ids.
+A retry, at whichever node, gets the answer of the first one, or waits for it; and where the
+node that ran it is no more, nobody knows (``outcome_unknown``), unless the handler was declared
+to be idempotent: then it runs again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
+import logging
 from collections.abc import Awaitable, Callable
 from hashlib import blake2b
-from typing import Any
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..codes import ErrorCode
-from ..errors import RequestError
+from ..errors import BrokerUnavailable, RequestError, Unavailable
+from ..net.tasks import TaskOwner
+from .signals import Failure, error_of, failure_of
 
-MAX_RESULT = 64 * 1024  # bytes of a remembered response
-MAX_KEYS = 100_000
-MAX_KEYS_OF_A_USER = 10_000
-MAX_BYTES = 64 * 1024 * 1024  # of all remembered responses
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .node import Node
 
-Scope = tuple[str, str, str, str]
+FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between looks whether another node has finished
+LAST_WORDS = 0.5  # seconds that commands are left when the node stops
 
 _pack = msgspec.msgpack.Encoder(order="deterministic")
 
 
-class _Entry:
-    __slots__ = ("at", "digest", "future", "size")
+class Scope(msgspec.Struct, frozen=True, gc=False):
+    """Whose command it is, and which: as :meth:`everwire.brokers.Broker.claim` wants it."""
 
-    def __init__(self, digest: bytes, future: asyncio.Future[Any], at: float) -> None:
+    owner: str
+    key: str
+
+
+def scope_of(connection: Connection, name: str, key: str, digest: bytes) -> Scope:
+    """The scope of a command.
+
+    The anonymous have no name, and their keys may be guessed by each other: theirs are by the
+    client's instance, which only it knows, or else by what is to be done.
+    """
+    user = connection.user or f"\x00{connection.instance or digest.hex()}"
+    tenant = connection.identity.tenant
+    return Scope(f"{len(tenant)}:{tenant}{user}", f"{len(name)}:{name}{key}")
+
+
+def digest_of(payload: Any) -> bytes:
+    """What tells one payload from another."""
+    return blake2b(_pack.encode(payload), digest_size=16).digest()
+
+
+class Answered(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a command answered, as it is remembered."""
+
+    result: Any = None
+    failure: Failure | None = None
+
+
+_unpack = msgspec.msgpack.Decoder(Answered)
+
+
+class _Running:
+    """A command that this node runs, or waits for."""
+
+    __slots__ = ("digest", "task", "waiting")
+
+    def __init__(self, digest: bytes, task: asyncio.Task[Answered]) -> None:
         self.digest = digest
-        self.future = future
-        self.at = at
-        self.size = 0
+        self.task = task
+        self.waiting = 0
 
 
 class CommandLog:
-    """Remembers what keyed commands answered."""
+    """Runs keyed commands. A retry to the node that runs the command does not ask the broker."""
 
-    def __init__(self, window: float, clock: Callable[[], float]) -> None:
-        self._window = window
-        self._clock = clock
-        self._entries: OrderedDict[Scope, _Entry] = OrderedDict()
-        self._owners: Counter[tuple[str, str]] = Counter()
-        self._bytes = 0
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._running: dict[Scope, _Running] = {}
+        self._tasks = TaskOwner(f"node {node.id} command")
 
     async def run(
         self,
         scope: Scope,
-        payload: Any,
+        digest: bytes,
         start: Callable[[], Awaitable[Any]],
+        *,
+        idempotent: bool = False,
     ) -> Any:
         """Run a command, or return what it answered when it ran.
 
         Args:
-            scope: tenant, user, name and key.
-            payload: the same key with another payload is refused.
+            scope: whose it is, and which.
+            digest: of the payload; the same key with another payload is refused.
             start: runs it.
+            idempotent: it may run again where nobody knows whether it ran.
 
         Cancelling stops waiting; the command goes on, and its answer is remembered.
 
         Raises:
-            RequestError: ``key_reused``; or what the command itself raised.
+            RequestError: ``key_reused``, ``outcome_unknown``, ``dedupe_full``; ``unavailable``:
+                the broker does not answer, and it was not run; or what the command raised.
         """
-        self._forget()
-        digest = blake2b(_pack.encode(payload), digest_size=16).digest()
-        entry = self._entries.get(scope)
-        if entry is None:
-            self._check_room(scope[:2])
-            future = asyncio.ensure_future(start())  # noqa: TID251 (held by the entry)
-            future.add_done_callback(lambda done: self._finished(scope, done))
-            entry = self._entries[scope] = _Entry(digest, future, self._clock())
-            self._owners[scope[:2]] += 1
-        elif entry.digest != digest:
+        running = self._running.get(scope)
+        if running is None:
+            work = self._run(scope, digest, start, idempotent)
+            running = self._running[scope] = _Running(digest, self._tasks.start(work, scope.key))
+        elif running.digest != digest:
             raise RequestError(code=ErrorCode.KEY_REUSED)
-        return await asyncio.shield(entry.future)
+        running.waiting += 1
+        try:
+            answered = await asyncio.shield(running.task)
+        finally:
+            running.waiting -= 1
+        if answered.failure is not None:
+            raise error_of(answered.failure)
+        return answered.result
 
-    def _finished(self, scope: Scope, done: asyncio.Future[Any]) -> None:
-        """Keep what a retry is to be answered, and nothing that hangs on to more than that."""
-        entry = self._entries.get(scope)
-        if entry is None:
-            return
-        if done.cancelled():
-            self._drop(scope, entry)
-            return
-        error = done.exception()
-        if error is None:
-            size = len(_pack.encode(done.result()))
-            if size <= MAX_RESULT:
-                entry.size = size
-                self._bytes += size
-                return
-            error = RequestError(
-                "the command ran, and its response was too large to be kept",
-                code=ErrorCode.OUTCOME_UNKNOWN,
-            )
-        elif not isinstance(error, RequestError):
-            error = RequestError(code=ErrorCode.INTERNAL)
-        # Without the traceback, whose frames hold the payload.
-        error.__traceback__ = error.__context__ = error.__cause__ = None
-        kept: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        kept.set_exception(error)
-        kept.exception()  # it is meant for a retry that may never come
-        entry.future = kept
+    async def _run(
+        self, scope: Scope, digest: bytes, start: Callable[[], Awaitable[Any]], idempotent: bool
+    ) -> Answered:
+        try:
+            return await self._claim(scope, digest, start, idempotent)
+        finally:
+            del self._running[scope]  # in the step that decides, so that nobody joins after it
 
-    def _drop(self, scope: Scope, entry: _Entry) -> None:
-        del self._entries[scope]
-        self._bytes -= entry.size
-        owner = scope[:2]
-        self._owners[owner] -= 1
-        if not self._owners[owner]:
-            del self._owners[owner]
+    async def _claim(
+        self, scope: Scope, digest: bytes, start: Callable[[], Awaitable[Any]], idempotent: bool
+    ) -> Answered:
+        broker, attempt = self._node.broker, token_hex(8)
+        pause = FIRST_LOOK
+        while True:
+            try:
+                claim = await broker.claim(
+                    scope.owner, scope.key, digest, attempt=attempt, again=idempotent
+                )
+            except RequestError as error:
+                return _failed(error)
+            except BrokerUnavailable as error:
+                self._node.broker_failed()
+                self._finish(scope, attempt, None)  # it may have been claimed
+                return _failed(Unavailable(f"the command was not run: {error}"))
+            if claim.state == "claimed":
+                return await self._run_here(scope, attempt, start)
+            if claim.state == "done":
+                return _unpack.decode(claim.answer)
+            if claim.state == "reused":
+                return _failed(RequestError(code=ErrorCode.KEY_REUSED))
+            if claim.state == "lost" or not self._running[scope].waiting:
+                return _failed(RequestError(code=ErrorCode.OUTCOME_UNKNOWN))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_LOOK)
 
-    def _forget(self) -> None:
-        oldest = self._clock() - self._window
-        while self._entries:
-            scope, entry = next(iter(self._entries.items()))
-            if entry.at > oldest:
-                break
-            if entry.future.done():
-                self._drop(scope, entry)
-            else:  # it still runs: look again after another window
-                entry.at = self._clock()
-                self._entries.move_to_end(scope)
+    async def _run_here(
+        self, scope: Scope, attempt: str, start: Callable[[], Awaitable[Any]]
+    ) -> Answered:
+        try:
+            answered = Answered(await start())
+        except RequestError as error:
+            if error.temporary and error.outcome == "none":  # nothing happened: it may run yet
+                await self._finished(scope, attempt, None)
+                return _failed(error)
+            answered = _failed(error)
+        except Exception:
+            self._node.log_defect(f"command {scope.key!r}", "command")
+            answered = _failed(RequestError(code=ErrorCode.INTERNAL))
+        await self._finished(scope, attempt, self._packed(answered))
+        return answered
 
-    def _check_room(self, owner: tuple[str, str]) -> None:
-        if (
-            len(self._entries) >= MAX_KEYS
-            or self._bytes >= MAX_BYTES
-            or self._owners[owner] >= MAX_KEYS_OF_A_USER
-        ):
-            raise RequestError(
-                "too many commands are remembered; later", code=ErrorCode.DEDUPE_FULL
-            )
+    def _packed(self, answered: Answered) -> bytes:
+        """What is remembered."""
+        try:
+            packed = _pack.encode(answered)
+        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError):
+            why = "its response cannot be kept"  # the details of an error are anything
+        else:
+            if len(packed) <= self._node.limits.command_answer:
+                return packed
+            why = "its response was too large to be kept"
+        unknown = RequestError(f"the command ran, and {why}", code=ErrorCode.OUTCOME_UNKNOWN)
+        return _pack.encode(_failed(unknown))
+
+    async def _finished(self, scope: Scope, attempt: str, answer: bytes | None) -> None:
+        try:
+            await self._node.broker.finish(scope.owner, scope.key, attempt, answer)
+        except BrokerUnavailable as error:
+            self._node.broker_failed()
+            log = self._node.log
+            log.log(logging.WARNING, "commands", "an answer is not remembered yet: %s", error)
+            self._finish(scope, attempt, answer)
+
+    def _finish(self, scope: Scope, attempt: str, answer: bytes | None) -> None:
+        """Have it noted as soon as the broker answers."""
+        finish = self._node.broker.finish
+        self._node.chores.add(lambda: finish(scope.owner, scope.key, attempt, answer))
 
     async def stop(self) -> None:
-        """Cancel what still runs."""
-        running = [entry.future for entry in self._entries.values() if not entry.future.done()]
-        for future in running:
-            future.cancel()
+        """Let what runs come to its end for a moment, then cancel it: nobody knows its outcome."""
+        running = [one.task for one in self._running.values()]
         if running:
-            await asyncio.wait(running)
-        self._entries.clear()
+            await asyncio.wait(running, timeout=LAST_WORDS)
+        self._tasks.cancel_all()
+        await self._tasks.wait_closed()
+
+
+def _failed(error: Exception) -> Answered:
+    return Answered(failure=failure_of(error))

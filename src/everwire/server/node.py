@@ -36,6 +36,7 @@ from .others import Others
 from .rates import Addresses, slow_down
 from .rules import Identity
 from .stats import Tally
+from .upkeep import Upkeep
 from .users import Users
 
 if TYPE_CHECKING:
@@ -117,11 +118,17 @@ class Node:
         self.on_record = self.hub.on_record
         self.wheel = Wheel(loop)
         self.started_at = self.wheel.now
-        self.commands = CommandLog(self.limits.dedupe_window, loop.time)
+        self.commands = CommandLog(self)
+        upkeep = Upkeep(self)
         await self.broker.start(self)
-        await self.broker.renew(self.limits.presence_lease)
+        try:
+            await upkeep.begin()
+        except BaseException:
+            await self.broker.stop()
+            raise
         self.wheel.start()
         self.wheel.add(self, 1.0)
+        self.wheel.add(upkeep, 1.0)
 
     async def drain(self, window: float, hasten: asyncio.Event | None = None) -> None:
         """Send the clients away, each at its own moment within ``window`` seconds.
@@ -148,9 +155,9 @@ class Node:
             connection.transport.abort()
             connection.closed(CloseCode.ABNORMAL, "")
         self.wheel.stop()
+        await self.commands.stop()
         await self.chores.finish(1.0)
         self.tasks.cancel_all()
-        await self.commands.stop()
         await self.tasks.wait_closed()
         await self.broker.stop()
 

@@ -17,6 +17,7 @@ from . import subscribing
 from .asking import on_answer
 from .auth import on_auth
 from .builtin import BUILTINS
+from .commands import digest_of, scope_of
 from .handlers import checked
 from .publishing import on_publish
 from .streams import on_credit, open_stream, send_stream
@@ -187,10 +188,11 @@ async def _call_once(
     node: Node, connection: Connection, handler: Handler, message: m.Command
 ) -> Any:
     assert message.key is not None
-    scope = (connection.identity.tenant, connection.user, message.name, message.key)
     checked(message.payload)
+    digest = digest_of(message.payload)
+    scope = scope_of(connection, message.name, message.key, digest)
     return await node.commands.run(
-        scope, message.payload, lambda: _call(connection, handler, message.payload)
+        scope, digest, lambda: _call(connection, handler, message.payload)
     )
 
 
