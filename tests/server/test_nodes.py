@@ -10,6 +10,7 @@ import pytest
 
 from everwire.codes import ErrorCode
 from everwire.errors import (
+    BrokerUnavailable,
     ClosedError,
     DeliveryUnknown,
     Forbidden,
@@ -314,3 +315,81 @@ def test_what_is_no_signal_is_ignored(payload: bytes) -> None:
         assert await call == "here"
 
     on_nodes(2, scenario)
+
+
+# ---- what is done to connections at other nodes --------------------------------------------
+
+
+def test_a_user_is_disconnected_at_every_node_and_nobody_else_is() -> None:
+    async def scenario(cluster: Nodes) -> None:
+        adas = [await ada_at(cluster, n) for n in range(3)]
+        other = cluster.peer(1)
+        await other.auth(token="acme/ada")
+        assert await cluster[0].disconnect("ada", code=4504, reason="out") == 3
+        assert [await peer.until_closed() for peer in adas] == [4504] * 3
+        assert other.close_code is None
+        assert await cluster[2].disconnect("ada", tenant="acme", code=4000) == 1
+        assert await other.until_closed() == 4000
+
+    on_nodes(3, scenario)
+
+
+def test_a_subscription_is_ended_at_every_node() -> None:
+    async def scenario(cluster: Nodes) -> None:
+        adas = [await ada_at(cluster, n) for n in range(3)]
+        for peer in adas:
+            await peer.subscribe("c")
+            await peer.subscribe("d")
+        assert await cluster[0].unsubscribe("ada", "c", code=202) == 3
+        assert await cluster[0].unsubscribe("ada", "c") == 0
+        for peer in adas:
+            assert (await peer.next(m.Unsubscribed)).code == 202
+        await cluster[1].publish("c", "nobody")
+        await cluster[1].publish("d", "everybody")
+        await asyncio.sleep(1)
+        for peer in adas:
+            assert [one.data for one in peer.messages()] == ["everybody"]
+
+    on_nodes(3, scenario)
+
+
+def test_what_is_done_here_is_done_when_the_others_cannot_be_told() -> None:
+    async def scenario(cluster: Nodes) -> None:
+        here, there = await ada_at(cluster, 0), await ada_at(cluster, 1)
+        await here.subscribe("c")
+        cluster.broker(0).severed = True
+        with pytest.raises(BrokerUnavailable):
+            await cluster[0].unsubscribe("ada", "c")
+        assert await here.next(m.Unsubscribed)
+        with pytest.raises(BrokerUnavailable):
+            await cluster[0].disconnect("ada")
+        assert await here.until_closed() == 4504
+        assert there.close_code is None
+        cluster.broker(0).severed = False
+
+    on_nodes(2, scenario)
+
+
+def test_a_node_that_died_is_waited_for_shortly() -> None:
+    async def scenario(cluster: Nodes) -> None:
+        ada = await ada_at(cluster, 1)
+        cluster.kill(2)
+        before = asyncio.get_running_loop().time()
+        assert await cluster[0].disconnect("ada") == 1
+        assert asyncio.get_running_loop().time() - before < 2.1
+        assert ada.close_code == 4504
+        assert cluster.node(0).counters["silent_nodes"] == 1
+
+    on_nodes(3, scenario)
+
+
+def test_each_node_shows_who_is_present_at_all() -> None:
+    async def scenario(cluster: Nodes) -> None:
+        for n in range(3):
+            peer = await ada_at(cluster, n)
+            await peer.subscribe("c")
+        await asyncio.sleep(0.1)
+        for n in range(3):
+            assert [member.user for member in await cluster[n].presence("c")] == ["ada"] * 3
+
+    on_nodes(3, scenario)

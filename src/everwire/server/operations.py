@@ -167,16 +167,17 @@ class Operations(ABC):
             tenant: the user's.
 
         Returns:
-            How many subscriptions there were.
+            How many subscriptions there were, at all nodes that answered in time.
 
         Cancelling leaves those that were not ended yet.
 
         Raises:
             ConfigError: ``code`` is none, or nobody is named.
+            BrokerUnavailable: other nodes were not told; here it was done.
         """
         reaching.check_error_code(code)
         whom = reaching.target_of(target, tenant)
-        return await reaching.unsubscribe(self._here(), whom, channel, code)
+        return await reaching.unsubscribe_everywhere(self._here(), whom, channel, code)
 
     @awaitable_only
     async def disconnect(
@@ -197,16 +198,17 @@ class Operations(ABC):
             tenant: the user's.
 
         Returns:
-            How many connections there were.
+            How many connections there were, at all nodes that answered in time.
 
-        Cancelling has no effect: it is done at once.
+        Here it is done at once. Cancelling leaves other nodes told, or not.
 
         Raises:
             ConfigError: ``code`` is none to close with, or nobody is named.
+            BrokerUnavailable: other nodes were not told; here it was done.
         """
         reaching.check_close_code(code)
         whom = reaching.target_of(target, tenant)
-        return reaching.disconnect(self._here(), whom, code, reason)
+        return await reaching.disconnect_everywhere(self._here(), whom, code, reason)
 
     @overload
     async def request(

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..codes import ErrorCode
 from ..errors import BrokerUnavailable, EverwireError, RequestError
 from ..protocol.data import pack_data, unpack_data
-from . import asking, signals
+from . import asking, reaching, signals
 from .signals import Called, Signal, Target
 
 if TYPE_CHECKING:
@@ -183,6 +183,17 @@ class Others:
             self.end(ticket)
         return numbers
 
+    async def everywhere(self, make: Callable[[int, str], Called]) -> int:
+        """Have all other nodes do something; return the sum of what they answer in time.
+
+        Cancelling only ends the waiting.
+
+        Raises:
+            BrokerUnavailable: they may not have been told.
+        """
+        numbers = await self.tally(await self.names(), make, SILENCE)
+        return sum(numbers.values())
+
     async def send(self, node: str | None, signal: Signal) -> None:
         """Tell a node something, or (None) all others. Safe to cancel.
 
@@ -212,8 +223,6 @@ class Others:
                 told = self._waiting.get(signal.ticket)
                 if told is not None:
                     told(signal)
-            case signals.Count():
-                self._number(signal, len(self._node.users.find(signal.target)))
             case signals.Ask():
                 key = (signal.sender, signal.ticket)
                 task = self._node.tasks.start(self._ask_here(signal), "asked")
@@ -223,12 +232,15 @@ class Others:
                 working = self._working.get((signal.sender, signal.ticket))
                 if working is not None:
                     working.cancel()
+            case signals.Called():
+                self._node.tasks.start(self._do(signal), "signal")
             case _:
                 self._node.count("unknown_signals")
 
-    def _number(self, signal: Called, number: int) -> None:
+    async def _do(self, signal: Called) -> None:
+        number = await _ACTIONS[type(signal)](self._node, signal)
         said = signals.Number(ticket=signal.ticket, node=self.id, number=number)
-        self.say(signal.sender, said)
+        await self._say(signal.sender, said)
 
     async def _ask_here(self, signal: signals.Ask) -> None:
         """Put what another node asks to connections of this one."""
@@ -252,3 +264,23 @@ class Others:
             self._node.log_defect("a request of another node")
             said = answer(failure=signals.failure_of(error))
         await self._say(signal.sender, said)
+
+
+async def _count(node: Node, signal: signals.Count) -> int:
+    return len(node.users.find(signal.target))
+
+
+async def _disconnect(node: Node, signal: signals.Disconnect) -> int:
+    return reaching.disconnect(node, signal.target, signal.code, signal.reason)
+
+
+async def _unsubscribe(node: Node, signal: signals.Unsubscribe) -> int:
+    return await reaching.unsubscribe(node, signal.target, signal.channel, signal.code)
+
+
+_ACTIONS: dict[type[Called], Callable[[Node, Any], Awaitable[int]]] = {
+    signals.Count: _count,
+    signals.Disconnect: _disconnect,
+    signals.Unsubscribe: _unsubscribe,
+}
+"""what is done for other nodes, and answered with a number"""

@@ -8,24 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from ..codes import CloseCode, ErrorCode
 from ..errors import ConfigError
+from . import signals
+from .signals import Target
 from .subscribing import expel
 from .turns import Turn
 
 if TYPE_CHECKING:
     from .connection import Connection
     from .node import Node
-
-
-class Target(msgspec.Struct, frozen=True, gc=False):
-    """Whom: a user's connections, or the one of them that is given by its public id."""
-
-    tenant: str
-    user: str
-    connection: str = ""
 
 
 def target_of(whom: str | Connection, tenant: str) -> Target:
@@ -41,17 +33,9 @@ def target_of(whom: str | Connection, tenant: str) -> Target:
     return Target(tenant, whom)
 
 
-def find(node: Node, target: Target) -> list[Connection]:
-    """Those of this node."""
-    connections = node.users.connections((target.tenant, target.user))
-    if not target.connection:
-        return connections
-    return [one for one in connections if one.id == target.connection]
-
-
 def disconnect(node: Node, target: Target, code: int, reason: str) -> int:
     """Close connections; return how many there were here."""
-    connections = find(node, target)
+    connections = node.users.find(target)
     for connection in connections:
         connection.close(code, reason)
     return len(connections)
@@ -64,13 +48,37 @@ async def unsubscribe(node: Node, target: Target, channel: str, code: int) -> in
     whose turn has not come.
     """
     ended = 0
-    for connection in find(node, target):
+    for connection in node.users.find(target):
         if connection.operations:
             async with Turn(connection, (channel,)):
                 ended += expel(node, connection, channel, code)
         else:
             ended += expel(node, connection, channel, code)
     return ended
+
+
+async def disconnect_everywhere(node: Node, target: Target, code: int, reason: str) -> int:
+    """Close connections at all nodes; return how many there were."""
+    count = disconnect(node, target, code, reason)
+    if target.connection:  # it is given by the node that has it
+        return count
+    return count + await node.others.everywhere(
+        lambda ticket, sender: signals.Disconnect(
+            ticket=ticket, sender=sender, target=target, code=code, reason=reason
+        )
+    )
+
+
+async def unsubscribe_everywhere(node: Node, target: Target, channel: str, code: int) -> int:
+    """End subscriptions to a channel at all nodes; return how many there were."""
+    count = await unsubscribe(node, target, channel, code)
+    if target.connection:
+        return count
+    return count + await node.others.everywhere(
+        lambda ticket, sender: signals.Unsubscribe(
+            ticket=ticket, sender=sender, target=target, channel=channel, code=code
+        )
+    )
 
 
 def check_close_code(code: int) -> None:

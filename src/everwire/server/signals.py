@@ -49,6 +49,22 @@ class Count(Called):
     target: Target
 
 
+class Disconnect(Called):
+    """Close the connections. Answered by how many there were, as all but :class:`Ask` are."""
+
+    target: Target
+    code: int
+    reason: str
+
+
+class Unsubscribe(Called):
+    """End the subscriptions of the connections to a channel."""
+
+    target: Target
+    channel: str
+    code: int
+
+
 class Ask(Called):
     """Put this to the connections. Answered by their :class:`Number`, then by :class:`Answer`."""
 
@@ -90,7 +106,7 @@ class Answer(Signal):
     failure: Failure | None = None
 
 
-AnySignal: TypeAlias = Count | Ask | Withdraw | Number | Answer
+AnySignal: TypeAlias = Count | Disconnect | Unsubscribe | Ask | Withdraw | Number | Answer
 
 encode: Callable[[Signal], bytes] = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[AnySignal] = msgspec.msgpack.Decoder(AnySignal)
