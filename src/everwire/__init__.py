@@ -61,12 +61,14 @@ if TYPE_CHECKING:
     from .protocol.messages import Position
     from .server.app import Everwire
     from .server.connection import Connection
+    from .server.identity.jwt import JWT
     from .server.rules import Grant, Identity
     from .server.stats import NodeStats
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "JWT",
     "BadData",
     "BadRequest",
     "BrokerUnavailable",
@@ -135,6 +137,7 @@ _HOMES = {
     "Grant": ".server.rules",
     "Handlers": ".client",
     "Identity": ".server.rules",
+    "JWT": ".server.identity.jwt",
     "JsonPing": ".client.pings",
     "Limits": ".limits",
     "Message": ".client",

@@ -66,6 +66,16 @@ class Limits:
     connections: int = 20_000
     """connections from one address; the next one is closed with 4429"""
 
+    # who somebody is
+    token: int = 8 * KiB
+    """characters of a token; a longer one is refused before it is looked at"""
+    refused_auths: int = 600
+    """refused auths a minute from one address; then its next ones are closed with 4429, unread"""
+    revocations: int = 100_000
+    """revocations that a node remembers; beyond: ``unavailable``, none is forgotten early"""
+    revocation_ttl: float = 86_400.0
+    """how long a revocation is remembered: the longest life of a token"""
+
     # a reader that cannot keep up
     write_high: int = 1 * MiB
     """unsent bytes at which the node stops pushing to a connection"""

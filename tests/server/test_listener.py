@@ -15,8 +15,8 @@ import pytest
 
 from everwire import Message, connect
 from everwire.errors import ConfigError
+from everwire.server.identity.origins import normal_origin, read_origin
 from everwire.server.native.listener import bind
-from everwire.server.native.request import normal_origin, read_origin
 from everwire.server.native.tls import Tls
 from everwire.server.running import Server
 

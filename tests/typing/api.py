@@ -9,6 +9,7 @@ from typing import Any, assert_type
 from fastapi import FastAPI
 
 from everwire import (
+    JWT,
     BrokerUnavailable,
     Client,
     ClientLimits,
@@ -72,6 +73,36 @@ async def who(token: str) -> Identity:
     if not token:
         raise Unauthorized("no token", temporary=True)
     return Identity(user=token, tenant="t", info={"a": 1}, expires=1e12)
+
+
+jwt = JWT(
+    keys={"2024": "s" * 64}, algorithms=["HS256"], issuer="https://id.example", audience=["chat"],
+    leeway=5.0, tenant="org", info="profile",
+)  # fmt: skip
+published = JWT(
+    jwks={"https://id.example": "https://id.example/jwks"},
+    algorithms=["ES256", "EdDSA"],
+    identity=lambda claims: Identity(str(claims["name"]), issued=1.0, token_id="t"),
+)
+guarded = Everwire(channel_tokens=jwt)
+guarded.authenticate(published)
+guarded.channel("private:{id}", token=True)
+Everwire().authenticate("secret")  # type: ignore[type-var]
+
+
+async def tokens() -> None:
+    assert_type(jwt.issue("ada", expires_in=None, channel="private:1", publish=True), str)
+    assert_type(await jwt(jwt.issue("ada")), Identity)
+    assert_type((await jwt.channel("t")).grant, Grant)
+    await guarded.revoke(user="ada", tenant="acme", before=1.0, until=2.0)
+    await guarded.revoke(token_id="t")
+
+
+async def by_cookie(cookies: dict[str, str], headers: dict[str, str]) -> Identity:
+    return Identity(cookies["sid"], token_id=headers["x"])
+
+
+Everwire().authenticate(by_cookie)
 
 
 @wire.channel("chat:{room}", history=500, history_ttl=60.0, presence=True)

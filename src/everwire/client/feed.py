@@ -281,7 +281,7 @@ class Feed:
             logger.info("%r: %s; asking for a fresh token", self.channel, failure)
             self._to(State.SUBSCRIBING)
             return None
-        if not error.temporary:
+        if not error.temporary or error.code == ErrorCode.TOKEN_EXPIRED:  # and there is no other
             self.finish(failure)
             return None
         self._to(State.SUBSCRIBING)

@@ -8,7 +8,7 @@ told to a :class:`Receiver`. Implementations: :mod:`everwire.net.websocket` (pic
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -24,14 +24,18 @@ class Handshake:
         headers: names in lower case.
         subprotocols: what the client offers, in its order.
         remote: the client's address.
-        query: of the URL, without the question mark.
+        query: of the URL, without the question mark; a server does not read it.
+        origins: pages that may connect, where the listener has a list.
+        secure: it came over TLS.
     """
 
     path: str
-    headers: Mapping[str, str]
-    subprotocols: tuple[str, ...]
+    headers: Mapping[str, str] = field(repr=False)  # with cookies
+    subprotocols: tuple[str, ...] = field(repr=False)  # perhaps with a token
     remote: str
-    query: str = ""
+    query: str = field(default="", repr=False)
+    origins: frozenset[str] | None = None
+    secure: bool = False
 
 
 class Receiver(Protocol):

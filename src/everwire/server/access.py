@@ -13,6 +13,8 @@ from ..codes import ErrorCode
 from ..errors import BadData, BadRequest, RequestError
 from ..protocol.channels import channel_key, check_channel
 from ..protocol.data import plain_data
+from .identity.channel_tokens import both, rights_of, watch
+from .identity.rights import ChannelRights
 from .rules import ChannelRule, Grant
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ class Channelled(msgspec.Struct, frozen=True, gc=False):
     options: ChannelOptions
     presence: bool
     grant: Grant
+    rights: ChannelRights | None = None
+    """of the token that it was granted for"""
 
 
 class Access:
@@ -100,20 +104,45 @@ class Access:
             return self._remember(connection, granted)
         return None
 
-    async def ask(self, connection: Connection, channel: str) -> Channelled:
+    async def ask(
+        self, connection: Connection, channel: str, token: str | ChannelRights | None = None
+    ) -> Channelled:
         """Return what the connection is granted, asking the rule's handler if need be.
 
+        ``token`` is the request's, for channels that want one, or what one allowed before.
         Cancelling cancels the handler.
 
         Raises:
-            RequestError: there is no such channel, or the handler refuses.
+            RequestError: there is no such channel, or the token or the handler refuses.
         """
-        granted = self.known(connection, channel)
-        if granted is not None:
-            return granted
         placed = self.place(channel)
         rule = placed.rule
+        if token is None or rule is None or not rule.token:
+            granted = self.known(connection, channel)
+            if granted is not None:
+                return granted
         assert rule is not None
+        identity = connection.identity
+        rights = await rights_of(connection, channel, token) if rule.token else None
+        if rule.handler is None:
+            assert rights is not None
+            grant = rights.grant
+        else:
+            grant = await self._asked(connection, channel, rule, placed)
+            if rights is not None:
+                grant = both(rights.grant, grant)
+        if connection.identity is not identity:  # authenticated anew meanwhile: ask for that
+            return await self.ask(connection, channel, token)
+        key = channel_key(identity.tenant, channel)
+        granted = self._remember(connection, _channelled(key, channel, grant, rule, rights))
+        watch(connection, granted)
+        return granted
+
+    @staticmethod
+    async def _asked(
+        connection: Connection, channel: str, rule: ChannelRule, placed: Placed
+    ) -> Grant:
+        """Ask the rule's handler."""
         assert rule.handler is not None
         try:
             arguments = rule.handler.arguments(placed.parameters, strict=False)
@@ -121,7 +150,6 @@ class Access:
             raise RequestError(
                 f"there is no channel {channel!r}: {error.message}", code=ErrorCode.BAD_CHANNEL
             ) from None
-        identity = connection.identity
         try:
             async with asyncio.timeout(connection.node.limits.request_timeout):
                 grant = await rule.handler.call(connection, arguments)
@@ -129,16 +157,13 @@ class Access:
             raise RequestError(
                 f"asking about the channel {channel!r} took too long", code=ErrorCode.TIMEOUT
             ) from None
-        if connection.identity is not identity:  # authenticated anew meanwhile: ask for that
-            return await self.ask(connection, channel)
         if grant is None:
-            grant = Grant()
+            return Grant()
         if not isinstance(grant, Grant):
             raise TypeError(
                 f"{rule.handler.function.__name__}() must return a Grant or None, not {grant!r}"
             )
-        key = channel_key(identity.tenant, channel)
-        return self._remember(connection, _channelled(key, channel, grant, rule))
+        return grant
 
     @staticmethod
     def _remember(connection: Connection, granted: Channelled) -> Channelled:
@@ -153,8 +178,10 @@ class Access:
         return granted
 
 
-def _channelled(key: str, name: str, grant: Grant, rule: ChannelRule) -> Channelled:
-    return Channelled(key, name, rule.options, rule.presence, grant)
+def _channelled(
+    key: str, name: str, grant: Grant, rule: ChannelRule, rights: ChannelRights | None = None
+) -> Channelled:
+    return Channelled(key, name, rule.options, rule.presence, grant, rights)
 
 
 def check_info(connection: Connection, granted: Channelled) -> None:

@@ -19,6 +19,7 @@ from .stats import NodeStats, snapshot
 
 if TYPE_CHECKING:
     from .asgi import AsgiApp
+    from .identity.jwt import JWT
     from .native.tls import Tls
     from .node import Node
     from .running import Server
@@ -38,6 +39,7 @@ class Everwire(Declarations, Operations):
         broker: where messages are numbered and kept: a URL (``memory://``), a
             :class:`~everwire.brokers.Broker`, or ``auto``.
         limits: see :class:`everwire.limits.Limits`.
+        channel_tokens: verifies the tokens of channels that are declared with ``token=True``.
         allow_anonymous: let connections without a token in even if there is an
             ``authenticate`` handler. Without one, everybody is anonymous.
 
@@ -51,10 +53,12 @@ class Everwire(Declarations, Operations):
         *,
         limits: Limits | None = None,
         allow_anonymous: bool = False,
+        channel_tokens: JWT | None = None,
         wall: Callable[[], float] = time,
     ) -> None:
         self.limits = limits or Limits()
         self.allow_anonymous = allow_anonymous
+        self.channel_tokens = channel_tokens
         self.wall = wall
         self.handlers = Handlers()
         self._broker = broker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from ..codes import CloseCode, ErrorCode
@@ -11,6 +12,8 @@ from ..protocol import messages as m
 from ..protocol.states import ConnectionState
 from . import subscribing
 from .handlers import call_flexibly, checked
+from .identity.cookies import read_cookies
+from .identity.origins import may_use_cookies
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -18,11 +21,17 @@ if TYPE_CHECKING:
     from .rules import Identity
 
 FEATURES = ["history", "presence", "recovery", "idempotency", "streams", "requests"]
+AMBIENT = frozenset({"cookies", "headers"})  # what a browser sends for whichever page
 TOKEN_OFFER = "everwire.token."  # a subprotocol that carries a token, for browsers
 
 
 def on_auth(node: Node, connection: Connection, message: m.Auth) -> None:
     """Find out who it is. Until then, what else comes waits."""
+    blocked = node.refusals.blocked(connection.remote, node.wheel.now)
+    if blocked and connection.identity is node.anonymous:
+        node.count("auths_throttled")
+        connection.close(CloseCode.RATE_LIMITED, "too many refused auths from your address")
+        return
     unknown = [feature for feature in message.require if feature not in FEATURES]
     if unknown:
         connection.close(CloseCode.FEATURE_UNKNOWN, f"unknown feature {unknown[0][:40]!r}")
@@ -42,6 +51,7 @@ def on_auth(node: Node, connection: Connection, message: m.Auth) -> None:
 async def _authenticate(node: Node, connection: Connection, message: m.Auth, first: bool) -> None:
     try:
         identity = await _identify(node, connection, message)
+        _check_still_good(node, identity)
         if connection.state not in (ConnectionState.AUTHENTICATING, ConnectionState.READY):
             return
         before, now = connection.identity, identity
@@ -51,7 +61,7 @@ async def _authenticate(node: Node, connection: Connection, message: m.Auth, fir
             raise Unauthorized("a connection cannot change its user")
         await _welcome(node, connection, message, identity)
     except RequestError as error:
-        _turn_away(connection, message, error)
+        _turn_away(node, connection, message, error)
     except Exception:
         node.log_defect("the authenticate handler")
         connection.refuse(message.id, RequestError(code=ErrorCode.INTERNAL))
@@ -67,21 +77,29 @@ async def _authenticate(node: Node, connection: Connection, message: m.Auth, fir
 
 async def _identify(node: Node, connection: Connection, message: m.Auth) -> Identity:
     function = node.app.handlers.authenticate
-    anonymous = message.token is None and message.credentials is None
     if function is None:
         return node.anonymous
-    handshake = connection.handshake
     token = _token(connection, message)
+    headers, own_page = _headers(connection)
+    if token is None and message.credentials is None:
+        session = own_page and "cookie" in headers and "cookies" in node.authenticate_takes
+        if node.app.allow_anonymous and not session:
+            return node.anonymous
+        if not own_page:
+            _check_page(node, headers)
+    if token is None and "token" in node.authenticate_needs:
+        raise Unauthorized("a token is needed")
+    if token is not None and len(token) > node.limits.token:
+        raise Unauthorized(f"a token may have {node.limits.token} characters")
+    if not own_page:
+        headers.pop("cookie", None)
     offered = {
         "token": token,
         "credentials": message.credentials,
-        "headers": dict(handshake.headers) if handshake else {},
+        "headers": headers,
+        "cookies": read_cookies(headers.get("cookie", "")),
         "remote": connection.remote,
     }
-    if token is None and anonymous and node.app.allow_anonymous:
-        return node.anonymous
-    if token is None and "token" in node.authenticate_needs:
-        raise Unauthorized("a token is needed")
     if message.credentials is not None:
         checked(message.credentials)
     try:
@@ -92,6 +110,38 @@ async def _identify(node: Node, connection: Connection, message: m.Auth) -> Iden
     if not hasattr(identity, "user"):
         raise TypeError(f"authenticate must return an Identity, not {identity!r}")
     return identity  # type: ignore[no-any-return]
+
+
+def _headers(connection: Connection) -> tuple[dict[str, str], bool]:
+    """The handshake's headers, and whether its page may act with its browser's cookies."""
+    handshake = connection.handshake
+    if handshake is None:
+        return {}, False
+    headers = dict(handshake.headers)
+    return headers, may_use_cookies(headers, handshake.origins, secure=handshake.secure)
+
+
+def _check_page(node: Node, headers: dict[str, str]) -> None:
+    """Refuse a page of others that would act as its browser's user.
+
+    Raises:
+        Forbidden: it is one, or there are cookies and nobody says whose page it is.
+    """
+    ambient = "cookie" in headers or "origin" in headers
+    if ambient and not AMBIENT.isdisjoint(node.authenticate_takes):
+        node.count("origins_refused")
+        raise Forbidden(
+            "cookies are taken from pages of this host alone, by their Origin; allow others by "
+            "origins=[…]"
+        )
+
+
+def _check_still_good(node: Node, identity: Identity) -> None:
+    """Refuse what has ended already, or was revoked."""
+    now = node.wall()
+    if identity.expires is not None and identity.expires <= now:
+        raise Unauthorized("the token has expired", code=ErrorCode.TOKEN_EXPIRED, temporary=True)
+    node.revocations.check(identity, now)
 
 
 async def _welcome(node: Node, connection: Connection, message: m.Auth, identity: Identity) -> None:
@@ -142,8 +192,17 @@ def _token(connection: Connection, message: m.Auth) -> str | None:
     return token.removeprefix(TOKEN_OFFER) if token is not None else None
 
 
-def _turn_away(connection: Connection, message: m.Auth, error: RequestError) -> None:
+def _turn_away(node: Node, connection: Connection, message: m.Auth, error: RequestError) -> None:
     """Say no after the upgrade: a browser is not told why an upgrade was refused."""
+    if isinstance(error, (Unauthorized, Forbidden)):
+        node.count("auths_refused")
+        if node.refusals.add(connection.remote, node.wheel.now):
+            node.log.log(
+                logging.WARNING, "refused auths",
+                "%s: %s auths were refused within a minute; more are closed unread. If this is "
+                "your proxy, name it in trusted_proxies=",
+                connection.remote, node.limits.refused_auths,
+            )  # fmt: skip
     connection.refuse(message.id, error)
     if not connection.dialect.needs_auth:
         connection.strike()

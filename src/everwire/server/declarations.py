@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -15,7 +15,10 @@ from ..protocol.channels import ChannelPattern
 from .handlers import check_parameters
 from .rules import ChannelRule, Grant, Handlers, checked_overflow
 
-AUTHENTICATE = ("token", "credentials", "headers", "remote")
+if TYPE_CHECKING:
+    from .identity.jwt import JWT
+
+AUTHENTICATE = ("token", "credentials", "headers", "cookies", "remote")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +28,7 @@ class Declarations:
 
     limits: Limits
     handlers: Handlers
+    channel_tokens: JWT | None
 
     @property
     def has_authenticator(self) -> bool:
@@ -34,8 +38,10 @@ class Declarations:
     def authenticate(self, function: F) -> F:
         """Declare who may connect: ``async def who(token: str) -> Identity``.
 
-        The function may take ``token``, ``credentials``, ``headers`` and ``remote``, by
-        these names, and raises :exc:`~everwire.Unauthorized` to refuse.
+        The function may take ``token``, ``credentials``, ``headers``, ``cookies`` and
+        ``remote``, by these names, and raises :exc:`~everwire.Unauthorized` to refuse.
+        Cookies are handed over for pages of the same host, and of ``origins``. For signed
+        tokens it is ``wire.authenticate(JWT(…))``: see :class:`everwire.JWT`.
         """
         if self.handlers.authenticate is not None:
             raise ConfigError("there is an authenticate handler already")
@@ -53,6 +59,7 @@ class Declarations:
         presence: bool = False,
         grant: Grant | None = None,
         on_overflow: Overflow | None = None,
+        token: bool = False,
     ) -> Callable[[F], F]:
         """Declare the channels that fit ``pattern``, as ``"chat:{room}"``.
 
@@ -72,6 +79,9 @@ class Declarations:
                 too slow: ``drop_oldest`` (the default) and ``drop_newest`` let
                 ``overflow_messages`` wait, ``conflate`` only the last one; the reader is told
                 of each gap. ``disconnect`` closes the connection with 4430.
+            token: a signed token of the channel is needed, which says what its user may do
+                (``Everwire(channel_tokens=JWT(…))``). A decorated function is asked as well,
+                and allows no more than the token does.
 
         Raises:
             ConfigError: it cannot be declared like this; the text says why.
@@ -89,15 +99,24 @@ class Declarations:
         parsed = ChannelPattern(pattern)
         if any(rule.pattern.text == pattern for rule in self.handlers.rules):
             raise ConfigError(f"channel {pattern!r} is declared twice")
-        if grant is not None:
-            self.handlers.rules.append(ChannelRule(parsed, options, presence, None, grant))
+        if token and (self.channel_tokens is None or grant is not None):
+            remedy = "verify them by Everwire(channel_tokens=JWT(…)), and leave grant= out"
+            raise ConfigError(f"channel {pattern!r} wants tokens: {remedy}")
+        declared = ChannelRule(parsed, options, presence, None, grant, token)
+        if grant is not None or token:
+            self.handlers.rules.append(declared)
 
         def declare(function: F) -> F:
             if grant is not None:
                 raise ConfigError(f"channel {pattern!r} has a grant; it takes no function")
             handler = Handler(pattern, function)
             handler.takes(parsed.names, f"the channel {pattern!r}")
-            self.handlers.rules.append(ChannelRule(parsed, options, presence, handler, None))
+            rule = ChannelRule(parsed, options, presence, handler, None, token)
+            rules = self.handlers.rules
+            if token:  # which is a rule without a function, too
+                rules[rules.index(declared)] = rule
+            else:
+                rules.append(rule)
             return function
 
         return declare

@@ -29,7 +29,7 @@ def check_parameters(function: Function, offered: tuple[str, ...]) -> None:
             and parameter.kind in BY_NAME
         ):
             raise ConfigError(
-                f"{function.__name__}() has a parameter {name!r}; it may have " + ", ".join(offered)
+                f"{_name(function)}() has a parameter {name!r}; it may have " + ", ".join(offered)
             )
 
 
@@ -39,7 +39,12 @@ def _called_with(function: Function, offered: tuple[str, ...]) -> tuple[tuple[st
     check_parameters(function, offered)
     parameters = inspect.signature(function).parameters
     wanted = tuple(name for name in parameters if name in offered)
-    return wanted, inspect.iscoroutinefunction(function)
+    is_async = inspect.iscoroutinefunction(function)  # or an object that is called like one
+    return wanted, is_async or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _name(function: Function) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 async def call_flexibly(function: Function, offered: dict[str, Any]) -> Any:

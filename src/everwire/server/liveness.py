@@ -52,6 +52,7 @@ class Liveness:
     transport: Transport
     wire: Wire
     identity: Identity
+    auth_in_flight: bool
     paused: bool
     held_reading: int
     state: ConnectionState
@@ -85,7 +86,7 @@ class Liveness:
             dead = self._last_in + limits.ping_interval + limits.ping_grace
             return max(0.5, min(self._ping_due, dead) - now)
         if state in ALIVE:
-            if self.identity.expires is not None and self.node.wall() >= self.identity.expires:
+            if self._has_expired():
                 self.close(CloseCode.TOKEN_REFUSED, "the token has expired")
                 return self.node.limits.close_timeout
             return self._tick_paused(now) if self.paused else self._tick_open(now)
@@ -96,6 +97,13 @@ class Liveness:
         if state is ConnectionState.CLOSING:
             self.transport.abort()
         return 0
+
+    def _has_expired(self) -> bool:
+        """Whether the token ended; while a fresh one is looked at, it has a second more."""
+        expires = self.identity.expires
+        if expires is None:
+            return False
+        return self.node.wall() >= expires + (1.0 if self.auth_in_flight else 0.0)
 
     def _tick_open(self, now: float) -> float:
         limits = self.node.limits

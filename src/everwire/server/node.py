@@ -31,6 +31,8 @@ from .access import Access, Channelled
 from .chores import Chores
 from .commands import CommandLog
 from .connection import Connection
+from .identity.refusals import Refusals
+from .identity.revocations import Revocations
 from .liveness import Pings
 from .others import Others
 from .rates import Addresses, slow_down
@@ -73,6 +75,8 @@ class Node:
         self.tally = Tally()
         self.started_at = 0.0
         self._addresses = Addresses(app.limits.connections)
+        self.refusals = Refusals(app.limits.refused_auths)
+        self.revocations = Revocations(app.limits.revocations)
         self.draining = False
         self.access = Access(app.handlers.rules)
         self.tasks = TaskOwner(f"node {self.id}")
@@ -81,14 +85,12 @@ class Node:
         self.pings = Pings()
         function = app.handlers.authenticate
         self.lets_anonymous_in = function is None or app.allow_anonymous
-        self.authenticate_needs = (
-            frozenset(
-                name
-                for name, parameter in inspect.signature(function).parameters.items()
-                if parameter.default is inspect.Parameter.empty
-            )
-            if function is not None
-            else frozenset()
+        takes = inspect.signature(function).parameters if function is not None else {}
+        self.authenticate_takes = frozenset(takes)
+        self.authenticate_needs = frozenset(
+            name
+            for name, parameter in takes.items()
+            if parameter.default is inspect.Parameter.empty
         )
         self.announced = self.limits.announced()
         # Both dispatch on a message's own class: each dialect decodes into its own.

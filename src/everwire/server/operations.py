@@ -13,6 +13,7 @@ from ..from_thread import awaitable_only
 from ..limits import Limits
 from ..protocol.messages import Member, Position
 from . import asking, contents, reaching
+from .identity import revocations
 from .signals import Target
 from .users import ask_user
 
@@ -209,6 +210,41 @@ class Operations(ABC):
         reaching.check_close_code(code)
         whom = reaching.target_of(target, tenant)
         return await reaching.disconnect_everywhere(self._here(), whom, code, reason)
+
+    @awaitable_only
+    async def revoke(
+        self,
+        *,
+        user: str | None = None,
+        tenant: str | None = None,
+        token_id: str | None = None,
+        before: float | None = None,
+        until: float | None = None,
+    ) -> None:
+        """Revoke tokens: of a user, of a whole tenant, or one by its id.
+
+        Live connections that they opened are closed with 4402 within a second, so that a
+        client fetches a fresh token; then whoever shows one of them is refused, for as long
+        as it could be good.
+
+        Args:
+            user: whose tokens.
+            tenant: the user's; with it alone, those of all its users.
+            token_id: the one token (its ``jti``; :attr:`Identity.token_id`), of connections
+                and of channels.
+            before: those that were issued before this, in seconds since 1970; now, if it is
+                not given, and then whoever is connected is meant, whatever the token says.
+            until: when they will all have expired; after ``limits.revocation_ttl`` if it is
+                not given.
+
+        Cancelling is safe: it is done, or not begun.
+
+        Raises:
+            ConfigError: nothing is named, or a token's id together with a user.
+            Unavailable: as many are remembered as are allowed. Who is connected was closed.
+        """
+        node = self._here()
+        revocations.apply(node, revocations.revocation(node, user, tenant, token_id, before, until))
 
     @overload
     async def request(

@@ -24,12 +24,17 @@ class Identity(msgspec.Struct, frozen=True):
         info: shown to others in presence; any data.
         tenant: channels, users and ids of different tenants never meet.
         expires: when this ends, in seconds since 1970, or None.
+        issued: when the token was issued, in seconds since 1970; None if that is not known:
+            then a later revocation of the user is up to the ``authenticate`` handler.
+        token_id: names the token (its ``jti``), so that it can be revoked alone.
     """
 
     user: str = ""
     info: Any = None
     tenant: str = ""
     expires: float | None = None
+    issued: float | None = None
+    token_id: str = ""
 
     def __post_init__(self) -> None:
         """Refuse names that could be mistaken for others.
@@ -64,6 +69,8 @@ class ChannelRule:
     presence: bool
     handler: Handler | None
     grant: Grant | None
+    token: bool = False
+    """a signed token of the channel is needed"""
 
 
 def checked_overflow(policy: Overflow, options: ChannelOptions) -> Overflow:

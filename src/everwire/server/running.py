@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from http import HTTPStatus
 from importlib.resources import files
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..net.websocket import TRIM_EVERY, Trimmer
+from .identity.origins import is_loopback
 from .native.front import Asset
 from .native.listener import Listener
 from .native.tls import Tls
@@ -18,6 +20,8 @@ from .native.tls import Tls
 if TYPE_CHECKING:
     from .app import Everwire
     from .node import Node
+
+logger = logging.getLogger("everwire.server")
 
 _CACHE = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
 _PAGE_POLICY = {
@@ -78,8 +82,19 @@ class Server:
             ConfigError: it cannot be used.
         """
         self._tls = tls
+        if not is_loopback(host):
+            self._warn()
         self.node.wheel.add(Trimmer(), TRIM_EVERY)
         await self._listener.start(host, port, tls=tls, reuse_port=reuse_port)
+
+    def _warn(self) -> None:
+        """Say what is fine at home, and not where everybody can come."""
+        if self._wire.allow_anonymous and self._wire.has_authenticator:
+            self.node.count("insecure_settings")
+            logger.warning(
+                "insecure: allow_anonymous=True lets everybody in without a token, on an address "
+                "that others can reach; leave it out, or listen on 127.0.0.1"
+            )
 
     async def start_unix(self, path: str) -> None:
         """Listen on a Unix socket, too. Cancelling is as in :meth:`start`.

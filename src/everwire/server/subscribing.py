@@ -111,7 +111,7 @@ async def _subscribe_one(
 ) -> Begun:
     name = request.channel
     _check_room(node, connection, name)  # before the application is asked anything
-    granted = await node.access.ask(connection, name)
+    granted = await node.access.ask(connection, name, request.token)
     if not granted.grant.subscribe:
         raise Forbidden(f"not allowed to subscribe to {name!r}")
     if granted.presence:
@@ -228,10 +228,14 @@ def expel(
 
 async def reauthorise(node: Node, connection: Connection) -> None:
     """Ask for every subscription again: the connection has authenticated anew."""
+    before = dict(connection.channels)
     connection.channels.clear()
     for name, subscription in list(connection.subscriptions.items()):
+        known = before.get(name)
+        rights = None if known is None else known.rights
         try:
-            granted = await node.access.ask(connection, name)
+            # What a channel's own token allowed stays allowed, to the same user.
+            granted = await node.access.ask(connection, name, rights)
             if granted.grant.subscribe and granted.key == subscription.channel.key:
                 continue
             error = RequestError(code=ErrorCode.FORBIDDEN)

@@ -176,7 +176,14 @@ class Front(asyncio.Protocol):
         check_origin(request, options.origins)
         remote = client_address(self._remote, request.headers, options.trusted)
         extensions = agree_on_extensions(request, options.compression)
-        handshake = Handshake(request.path, request.headers, tuple(offered), remote, request.query)
+        handshake = Handshake(
+            request.path,
+            request.headers,
+            tuple(offered),
+            remote,
+            origins=options.origins,
+            secure=transport.get_extra_info("sslcontext") is not None,
+        )
         limits = options.limits
 
         def connected(websocket: WebSocket) -> Receiver:

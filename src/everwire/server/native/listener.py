@@ -16,10 +16,10 @@ from ...limits import Limits
 from ...net.heartbeat import Wheel
 from ...net.transport import Handshake, Receiver, Transport
 from ...net.websocket import SOCKET_BUFFER
+from ..identity.origins import read_origin
 from .accept import Acceptor
 from .front import Asset, Front, FrontOptions
 from .proxied import networks
-from .request import read_origin
 from .tls import Tls
 
 logger = logging.getLogger("everwire.server")

@@ -9,13 +9,13 @@ import binascii
 import re
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import unquote
 
-from ...errors import ConfigError
 from ...protocol.deflate import MalformedExtensions, negotiate_deflate
 from ...protocol.dialects import Dialect, negotiate, subprotocols
+from ..identity.origins import normal_origin
 
 MAX_HEADERS = 100
 MAX_LINE = 8192
@@ -50,14 +50,13 @@ class Request:
     """A request's head.
 
     Attributes:
-        path: without percent-encoding.
+        path: without percent-encoding, and without the query: nobody reads that.
         headers: names in lower case, repeated ones joined by a comma.
     """
 
     method: str
     path: str
-    query: str
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)
 
     @property
     def upgrade(self) -> bool:
@@ -101,8 +100,8 @@ def parse_request(head: bytes) -> Request:
         raise Refused(HTTPStatus.BAD_REQUEST, "a malformed Host header")
     if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
         raise Refused(HTTPStatus.BAD_REQUEST, "a request with a body is not served here")
-    path, _, query = target.partition("?")
-    return Request(method, unquote(path) or "/", query, headers)
+    path = target.partition("?")[0]
+    return Request(method, unquote(path) or "/", headers)
 
 
 def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
@@ -117,7 +116,7 @@ def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
         if name in headers:
             if name in _ONCE:
                 raise Refused(HTTPStatus.BAD_REQUEST, f"header {name} was sent twice")
-            value = f"{headers[name]}, {value}"
+            value = f"{headers[name]}{';' if name == 'cookie' else ','} {value}"
         headers[name] = value
     return headers
 
@@ -190,37 +189,6 @@ def check_origin(request: Request, allowed: frozenset[str] | None) -> None:
     raise Refused(HTTPStatus.FORBIDDEN, "this origin may not connect")
 
 
-def normal_origin(origin: str) -> str:
-    """Scheme and host in lower case, without the scheme's own port."""
-    scheme, _, rest = origin.strip().lower().partition("://")
-    port = {"https": ":443", "http": ":80"}.get(scheme)
-    return f"{scheme}://{rest.removesuffix(port) if port else rest}"
-
-
-def read_origin(text: str) -> str:
-    """Read an origin of the configuration as browsers send it.
-
-    Raises:
-        ConfigError: no browser sends it, so nobody could connect.
-    """
-    found = _ORIGIN.fullmatch(text.strip())
-    try:
-        if found is not None:
-            host = found[2].encode("idna").decode() if not found[2].isascii() else found[2]
-            return normal_origin(f"{found[1]}://{host}{found[3] or ''}")
-    except UnicodeError:
-        pass
-    if text == "null":  # pages without an origin, as files
-        return normal_origin(text)
-    raise ConfigError(
-        f"not an origin: {text!r}; write the page's scheme and host, as https://example.org, "
-        "without a path; there are no patterns"
-    )
-
-
-_ORIGIN = re.compile(
-    r"(?!wss?:)([A-Za-z][A-Za-z0-9+.\-]*)://([^\s/?#@*:\[\]]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?"
-)
 _ONCE = ("host", "sec-websocket-key", "sec-websocket-version", "content-length")
 _UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade, close"}
 
