@@ -112,6 +112,25 @@ async def chat(conn: Connection, room: str) -> Grant:
     return Grant(publish=True, subscribe=True)
 
 
+@wire.on_connect
+async def came(conn: Connection) -> list[str]:
+    await conn.subscribe("news", since=Position("e", 1))
+    return ["chat:lobby"]
+
+
+@wire.on_connect
+def came_too(conn: Connection) -> None: ...
+
+
+@wire.on_disconnect
+async def left(conn: Connection, code: int, reason: str) -> None:
+    assert_type(code, int)
+
+
+assert_type(Everwire(user_channel="user:{user}").user_channel("ada"), str)
+wire.channel("own:{user}", own=True, history=10, grant=Grant(publish=True))
+
+
 @wire.query
 async def members(conn: Connection, room: str) -> list[str]:
     return [member.user for member in await wire.presence(f"chat:{room}")]

@@ -211,7 +211,8 @@ class Reconciler:
     def _subscribed(self, message: m.Subscribed) -> bool:
         known = self._known.get(message.channel)
         if known is None:
-            return not self._dialect.acknowledges  # by the server itself; or what we left
+            # By the server itself: news, unless it is asked for already; or what we left.
+            return message.channel in self._wanted or not self._dialect.acknowledges
         if self._dialect.acknowledges:
             if known.phase is Phase.LIVE:
                 self._confirm(

@@ -58,6 +58,7 @@ def split_key(key: str) -> tuple[str, str]:
     return tenant, channel
 
 
+_STAYS = "-._~@+"
 _PARAMETER = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)(:path)?\}")
 
 
@@ -94,3 +95,43 @@ class ChannelPattern:
 
     def __repr__(self) -> str:
         return f"ChannelPattern({self.text!r})"
+
+
+class OwnChannel:
+    """``"user:{user}"``: the name of each user's own channel.
+
+    Args:
+        text: a pattern with one parameter, which stands for the user's name.
+
+    Raises:
+        ConfigError: it is none.
+    """
+
+    __slots__ = ("_after", "_before", "text")
+
+    def __init__(self, text: str) -> None:
+        pattern = ChannelPattern(text)
+        if len(pattern.names) != 1:
+            raise ConfigError(f"{text!r} must have one parameter: the user, as in user:{{user}}")
+        self.text = text
+        self._before, _, rest = text.partition("{")
+        self._after = rest.partition("}")[2]
+
+    def name(self, user: str) -> str:
+        """The user's channel; two different users never have the same one."""
+        return self._before + quoted(user) + self._after
+
+
+def quoted(text: str) -> str:
+    """Write any text so that it fits into a channel's name, in place of one parameter.
+
+    Letters and digits stay, and ``-._~@+``; what else there is becomes ``%`` and two digits
+    for each byte. Different texts stay different.
+    """
+    plain = unicodedata.is_normalized("NFC", text)
+    return "".join(
+        char
+        if char in _STAYS or (char.isalnum() and (plain or char.isascii()))
+        else "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
+        for char in text
+    )

@@ -10,7 +10,7 @@ import msgspec
 
 from ..brokers.base import ChannelOptions
 from ..codes import ErrorCode
-from ..errors import BadData, BadRequest, RequestError
+from ..errors import BadData, BadRequest, Forbidden, RequestError
 from ..protocol.channels import channel_key, check_channel
 from ..protocol.data import plain_data
 from .identity.channel_tokens import both, rights_of, watch
@@ -77,6 +77,29 @@ class Access:
             self._placed[channel] = placed
         return placed
 
+    def rule_of(self, channel: str) -> ChannelRule:
+        """Find the rule of a channel.
+
+        Raises:
+            RequestError: there is no such channel.
+        """
+        rule = self.place(channel).rule
+        if rule is None:
+            raise RequestError(
+                f"there is no channel {channel!r}: no pattern of the server fits it",
+                code=ErrorCode.BAD_CHANNEL,
+            )
+        return rule
+
+    def assigned(self, connection: Connection, channel: str) -> Channelled:
+        """Return what the application gives a connection that it subscribes by itself.
+
+        Raises:
+            RequestError: there is no such channel.
+        """
+        key = channel_key(connection.identity.tenant, channel)
+        return _channelled(key, channel, Grant(), self.rule_of(channel))
+
     def known(self, connection: Connection, channel: str) -> Channelled | None:
         """Return what the connection was granted, or is granted without asking; else None.
 
@@ -86,23 +109,21 @@ class Access:
         granted = connection.channels.get(channel)
         if granted is not None:
             return granted
-        placed = self.place(channel)
-        if placed.rule is None:
-            raise RequestError(
-                f"there is no channel {channel!r}: no pattern of the server fits it",
-                code=ErrorCode.BAD_CHANNEL,
-            )
-        if placed.rule.grant is not None:
-            key = channel_key(connection.identity.tenant, channel)
-            granted = self._granted.get(key)
-            if granted is None:
-                if len(self._granted) >= MAX_RULES_REMEMBERED:
-                    self._granted.clear()
-                granted = self._granted[key] = _channelled(
-                    key, channel, placed.rule.grant, placed.rule
-                )
-            return self._remember(connection, granted)
-        return None
+        rule = self.rule_of(channel)
+        if rule.grant is None:
+            return None
+        key = channel_key(connection.identity.tenant, channel)
+        if rule.own is not None:
+            user = connection.identity.user
+            if not user or rule.own.name(user) != channel:
+                raise Forbidden(f"{channel!r} is another user's own channel")
+            return self._remember(connection, _channelled(key, channel, rule.grant, rule))
+        granted = self._granted.get(key)
+        if granted is None:
+            if len(self._granted) >= MAX_RULES_REMEMBERED:
+                self._granted.clear()
+            granted = self._granted[key] = _channelled(key, channel, rule.grant, rule)
+        return self._remember(connection, granted)
 
     async def ask(
         self, connection: Connection, channel: str, token: str | ChannelRights | None = None
@@ -123,14 +144,22 @@ class Access:
                 return granted
         assert rule is not None
         identity = connection.identity
-        rights = await rights_of(connection, channel, token) if rule.token else None
-        if rule.handler is None:
-            assert rights is not None
-            grant = rights.grant
-        else:
-            grant = await self._asked(connection, channel, rule, placed)
-            if rights is not None:
-                grant = both(rights.grant, grant)
+        given = connection.visit is not None and channel in connection.visit.channels
+        rights = None
+        try:
+            grant = Grant()
+            if rule.token:
+                rights = await rights_of(connection, channel, token)
+                grant = rights.grant
+            if rule.handler is not None:
+                asked = await self._asked(connection, channel, rule, placed)
+                grant = asked if rights is None else both(grant, asked)
+        except Forbidden:
+            if not given:
+                raise
+            grant = Grant()  # it may do what the application does for it
+        if given and not grant.subscribe:
+            grant = msgspec.structs.replace(grant, subscribe=True)
         if connection.identity is not identity:  # authenticated anew meanwhile: ask for that
             return await self.ask(connection, channel, token)
         key = channel_key(identity.tenant, channel)

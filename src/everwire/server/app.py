@@ -43,6 +43,10 @@ class Everwire(Declarations, Operations):
         allow_anonymous: let connections without a token in even if there is an
             ``authenticate`` handler. Without one, everybody is anonymous.
 
+        user_channel: a pattern with the user, as ``"user:{user}"``: each connection is
+            subscribed to its user's own channel by the server, and nobody else may be. With
+            other options than the usual ones: ``wire.channel("user:{user}", own=True, …)``.
+
     Raises:
         ConfigError: a setting cannot be used.
     """
@@ -54,6 +58,7 @@ class Everwire(Declarations, Operations):
         limits: Limits | None = None,
         allow_anonymous: bool = False,
         channel_tokens: JWT | None = None,
+        user_channel: str | None = None,
         wall: Callable[[], float] = time,
     ) -> None:
         self.limits = limits or Limits()
@@ -66,6 +71,8 @@ class Everwire(Declarations, Operations):
             open_broker(broker, self.limits)  # an unknown one is refused here, not at start
         self._node: Node | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        if user_channel is not None:
+            self.channel(user_channel, own=True)
 
     @property
     def node(self) -> Node:
@@ -129,9 +136,14 @@ class Everwire(Declarations, Operations):
         Takes a few seconds at most. Cancelling leaves it half stopped: the connections are
         told, but what the broker has not written yet may be lost.
         """
-        node, self._node = self._node, None
-        if node is not None:
-            await node.stop()
+        node = self._node
+        if node is None:
+            return
+        try:
+            await node.stop()  # on_disconnect handlers still call what the application has
+        finally:
+            if self._node is node:
+                self._node = None
 
     @asynccontextmanager
     async def listen(

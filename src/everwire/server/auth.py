@@ -10,10 +10,12 @@ from ..codes import CloseCode, ErrorCode
 from ..errors import Forbidden, RequestError, Unauthorized, Unavailable
 from ..protocol import messages as m
 from ..protocol.states import ConnectionState
-from . import subscribing
+from . import assigning, subscribing
 from .handlers import call_flexibly, checked
 from .identity.cookies import read_cookies
 from .identity.origins import may_use_cookies
+from .turns import Turn
+from .visits import greet, hold_back, let_through
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -42,13 +44,15 @@ def on_auth(node: Node, connection: Connection, message: m.Auth) -> None:
         connection.instance = message.client.instance
     if first:
         connection.to(ConnectionState.AUTHENTICATING)
-        connection.backlog = []
         connection.transport.limit(node.limits.hard_cap)
-        connection.hold_reading()
-    node.tasks.start(_authenticate(node, connection, message, first), "auth")
+        hold_back(connection)
+    turn = Turn(connection, [request.channel for request in message.subscribe])
+    node.tasks.start(_authenticate(node, connection, message, turn, first), "auth")
 
 
-async def _authenticate(node: Node, connection: Connection, message: m.Auth, first: bool) -> None:
+async def _authenticate(
+    node: Node, connection: Connection, message: m.Auth, turn: Turn, first: bool
+) -> None:
     try:
         identity = await _identify(node, connection, message)
         _check_still_good(node, identity)
@@ -59,7 +63,7 @@ async def _authenticate(node: Node, connection: Connection, message: m.Auth, fir
         known = connection.dialect.needs_auth or before is not node.anonymous
         if not first and changed and known:
             raise Unauthorized("a connection cannot change its user")
-        await _welcome(node, connection, message, identity)
+        await _welcome(node, connection, message, turn, identity)
     except RequestError as error:
         _turn_away(node, connection, message, error)
     except Exception:
@@ -67,12 +71,10 @@ async def _authenticate(node: Node, connection: Connection, message: m.Auth, fir
         connection.refuse(message.id, RequestError(code=ErrorCode.INTERNAL))
         connection.close(CloseCode.INTERNAL_ERROR)
     finally:
+        turn.end()
         connection.auth_in_flight = False
         if first:
-            backlog, connection.backlog = connection.backlog or [], None
-            connection.release_reading()
-            for waiting in backlog:
-                node.dispatch(connection, waiting)
+            let_through(connection)
 
 
 async def _identify(node: Node, connection: Connection, message: m.Auth) -> Identity:
@@ -144,15 +146,33 @@ def _check_still_good(node: Node, identity: Identity) -> None:
     node.revocations.check(identity, now)
 
 
-async def _welcome(node: Node, connection: Connection, message: m.Auth, identity: Identity) -> None:
+async def _welcome(
+    node: Node, connection: Connection, message: m.Auth, turn: Turn, identity: Identity
+) -> None:
     again = connection.state is ConnectionState.READY
-    connection.ready(identity)
+    before = connection.identity
     if again:
-        await subscribing.reauthorise(node, connection)
+        connection.ready(identity)
+        held = [request.channel for request in message.subscribe]
+        await subscribing.reauthorise(node, connection, held)
+    connection.identity = identity
+    changed = (before.tenant, before.user) != (identity.tenant, identity.user)
+    if (changed or not again) and not await greet(node, connection, message.id):
+        return
+    if not again:
+        connection.ready(identity)
+    async with turn:
+        await _subscribe(node, connection, message)
+
+
+async def _subscribe(node: Node, connection: Connection, message: m.Auth) -> None:
+    """Answer, with the subscriptions that are asked for; then those of the application."""
+    identity = connection.identity
     old = _replaced(node, connection, message)
     wanted = message.subscribe[: node.limits.subscribe_batch]
     instead = None if old is None else old.id
     results, begun = await subscribing.subscribe(node, connection, wanted, instead)
+    assigned = await assigning.begin(node, connection, instead)
     expires = None
     if identity.expires is not None:
         expires = max(0, int((identity.expires - node.wall()) * 1000))
@@ -165,6 +185,7 @@ async def _welcome(node: Node, connection: Connection, message: m.Auth, identity
         },
     )
     subscribing.follow(node, connection, begun)
+    assigning.announce(node, connection, assigned)
     if old is not None and connection.state is ConnectionState.READY:
         # Not before the new one has been answered: until then, the old one is all there is.
         old.close(CloseCode.REPLACED, "replaced by a newer connection")

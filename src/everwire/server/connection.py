@@ -22,7 +22,9 @@ from ..protocol.messages import error_message
 from ..protocol.states import CONNECTION, ConnectionState, check_way
 from .askable import Askable
 from .asking import Asked
+from .assigning import Assignable, Visit
 from .liveness import Liveness
+from .visits import greet_anonymous
 
 if TYPE_CHECKING:
     from .access import Channelled
@@ -50,7 +52,7 @@ def public_id(secret: str) -> str:
     return blake2b(secret.encode(), digest_size=9).hexdigest()
 
 
-class Connection(Liveness, Askable):
+class Connection(Liveness, Askable, Assignable):
     """A client's connection, given to handlers as their first argument.
 
     Attributes:
@@ -66,7 +68,7 @@ class Connection(Liveness, Askable):
         "asked", "auth_in_flight", "backlog", "behind", "came", "catching_up", "channels", "churn",
         "dialect", "handshake", "held_reading", "identity", "inflight", "instance", "node",
         "opcode", "operations", "out", "paused", "presence_missed", "publishing", "remote",
-        "secret", "state", "streams", "subscriptions", "transport", "uncancellable", "wire",
+        "secret", "state", "streams", "subscriptions", "transport", "uncancellable", "visit", "wire",
         "write",
     )  # fmt: skip
 
@@ -96,6 +98,8 @@ class Connection(Liveness, Askable):
         self.catching_up = False
         self.operations: dict[str, asyncio.Future[None]] = NOTHING
         """the last subscribe or unsubscribe under way, by channel"""
+        self.visit: Visit | None = None
+        """what the application has to do with its coming and going"""
         self.churn: Churn | None = None
         """how much it has subscribed to lately"""
         self.uncancellable: dict[m.RequestId, None] = NOTHING
@@ -144,6 +148,8 @@ class Connection(Liveness, Askable):
         if self.dialect.needs_auth:
             self.send(node.hello(self.secret))
             node.wheel.add(self, limits.auth_timeout)
+        elif node.lets_anonymous_in and node.greets:
+            greet_anonymous(node, self)
         elif node.lets_anonymous_in:
             self.to(ConnectionState.READY)
             node.users.add(self)
@@ -220,7 +226,7 @@ class Connection(Liveness, Askable):
         if self.state is not ConnectionState.CLOSED:
             if self.state is not ConnectionState.CLOSING:
                 self.node.tally.closed(code)
-            self._release()
+            self._release(code, reason)
             self.to(ConnectionState.CLOSED)
             self.node.users.remove(self)
             self.node.closed(self)
@@ -352,12 +358,12 @@ class Connection(Liveness, Askable):
             return
         self.node.tally.closed(code)
         self.node.hub.flush()  # what was promised before goes out before
-        self._release()
+        self._release(code, reason)
         self.to(ConnectionState.CLOSING)
         self.transport.close(code, reason)
         self.node.wheel.add(self, self.node.limits.close_timeout)
 
-    def _release(self) -> None:
+    def _release(self, code: int, reason: str) -> None:
         """Leave all channels; cancel what runs for this connection. Twice is once."""
         node = self.node
         for subscription in list(self.subscriptions.values()):
@@ -381,6 +387,9 @@ class Connection(Liveness, Askable):
         self.streams = NOTHING
         if self.asked is not None:
             self.asked.lost()
+        if self.visit is not None and self.visit.ended is None:
+            self.visit.ended = (code, reason)
+            node.farewells.add(self)
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 

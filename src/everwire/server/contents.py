@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..brokers.base import Members, Page, Publication, Published, PublishOutcome
-from ..codes import ErrorCode
 from ..errors import BrokerUnavailable, ConfigError, RequestError
 from ..limits import MAX_ID, MiB
 from ..protocol.channels import channel_key
@@ -17,7 +16,6 @@ from .publishing import payload_of
 
 if TYPE_CHECKING:
     from .node import Node
-    from .rules import ChannelRule
 
 SERVER_SCOPE = "\x00server"  # no user can have this name: ids of ours never meet theirs
 HISTORY_BYTES = 16 * MiB  # of payload in one page that the application reads
@@ -80,7 +78,7 @@ async def _publish(
         payload,
         SERVER_SCOPE,
         publisher,
-        options=_rule(node, channel).options,
+        options=node.access.rule_of(channel).options,
     )
     answer: asyncio.Future[PublishOutcome] = asyncio.get_running_loop().create_future()
 
@@ -107,7 +105,11 @@ async def history(
     tenant: str = "",
 ) -> Page:
     """See :meth:`everwire.Everwire.history`."""
-    options, key, limit = _rule(node, channel).options, channel_key(tenant, channel), max(0, limit)
+    options, key, limit = (
+        node.access.rule_of(channel).options,
+        channel_key(tenant, channel),
+        max(0, limit),
+    )
     if since is None:
         return await node.broker.latest(key, limit=limit, options=options)
     return await node.broker.read(
@@ -117,18 +119,8 @@ async def history(
 
 async def presence(node: Node, channel: str, *, tenant: str = "") -> Members:
     """See :meth:`everwire.Everwire.presence`; also how many there are."""
-    _rule(node, channel)
+    node.access.rule_of(channel)
     return await node.broker.presence(channel_key(tenant, channel), node.limits.presence_members)
-
-
-def _rule(node: Node, channel: str) -> ChannelRule:
-    rule = node.access.place(channel).rule
-    if rule is None:
-        raise RequestError(
-            f"there is no channel {channel!r}: no pattern of the server fits it",
-            code=ErrorCode.BAD_CHANNEL,
-        )
-    return rule
 
 
 def _check_id(message_id: str) -> None:

@@ -11,7 +11,7 @@ from ..brokers.base import ChannelOptions, Overflow
 from ..errors import ConfigError
 from ..handling.handlers import Handler, declare
 from ..limits import Limits
-from ..protocol.channels import ChannelPattern
+from ..protocol.channels import ChannelPattern, OwnChannel
 from .handlers import check_parameters
 from .rules import ChannelRule, Grant, Handlers, checked_overflow
 
@@ -60,6 +60,7 @@ class Declarations:
         grant: Grant | None = None,
         on_overflow: Overflow | None = None,
         token: bool = False,
+        own: bool = False,
     ) -> Callable[[F], F]:
         """Declare the channels that fit ``pattern``, as ``"chat:{room}"``.
 
@@ -82,9 +83,13 @@ class Declarations:
             token: a signed token of the channel is needed, which says what its user may do
                 (``Everwire(channel_tokens=JWT(…))``). A decorated function is asked as well,
                 and allows no more than the token does.
+            own: these are the users' own channels, as ``"user:{user}"``: each connection is
+                subscribed to that of its user by the server, and nobody else may be; there
+                is no function to decorate, and a ``grant`` is what the user is granted. The
+                pattern goes before all others. See :meth:`Everwire.user_channel`.
 
         Raises:
-            ConfigError: it cannot be declared like this; the text says why.
+            ConfigError: the arguments do not go together, or the pattern is none.
         """
         limits = self.limits
         options = ChannelOptions(
@@ -99,27 +104,78 @@ class Declarations:
         parsed = ChannelPattern(pattern)
         if any(rule.pattern.text == pattern for rule in self.handlers.rules):
             raise ConfigError(f"channel {pattern!r} is declared twice")
-        if token and (self.channel_tokens is None or grant is not None):
-            remedy = "verify them by Everwire(channel_tokens=JWT(…)), and leave grant= out"
+        if token and (self.channel_tokens is None or grant is not None or own):
+            remedy = (
+                "verify them by Everwire(channel_tokens=JWT(…)); they go with no grant and no own"
+            )
             raise ConfigError(f"channel {pattern!r} wants tokens: {remedy}")
-        declared = ChannelRule(parsed, options, presence, None, grant, token)
-        if grant is not None or token:
-            self.handlers.rules.append(declared)
+        if own:
+            self._declare_own(pattern, options, presence, grant or Grant())
+        elif grant is not None or token:
+            self.handlers.rules.append(ChannelRule(parsed, options, presence, None, grant, token))
 
         def declare(function: F) -> F:
-            if grant is not None:
+            if own or grant is not None:
                 raise ConfigError(f"channel {pattern!r} has a grant; it takes no function")
             handler = Handler(pattern, function)
             handler.takes(parsed.names, f"the channel {pattern!r}")
             rule = ChannelRule(parsed, options, presence, handler, None, token)
             rules = self.handlers.rules
             if token:  # which is a rule without a function, too
-                rules[rules.index(declared)] = rule
+                at = next(n for n, one in enumerate(rules) if one.pattern is parsed)
+                rules[at] = rule
             else:
                 rules.append(rule)
             return function
 
         return declare
+
+    def _declare_own(
+        self, pattern: str, options: ChannelOptions, presence: bool, grant: Grant
+    ) -> None:
+        if self.handlers.own is not None:
+            raise ConfigError(f"users have own channels already: {self.handlers.own.text!r}")
+        own = self.handlers.own = OwnChannel(pattern)
+        rule = ChannelRule(ChannelPattern(pattern), options, presence, None, grant, own=own)
+        self.handlers.rules.insert(0, rule)
+
+    def user_channel(self, user: str) -> str:
+        """Return the name of a user's own channel, to publish to.
+
+        Characters that a channel's name cannot have are written as ``%`` and digits.
+
+        Raises:
+            ConfigError: users have no channels of their own.
+        """
+        if self.handlers.own is None:
+            raise ConfigError('declare them: Everwire(user_channel="user:{user}")')
+        return self.handlers.own.name(user)
+
+    def on_connect(self, function: F) -> F:
+        """Declare what happens when a connection's user is known.
+
+        The function takes the connection. It may raise :exc:`~everwire.Forbidden`, or another
+        error for the client, to turn it away; it may return the names of channels to which
+        the connection is then subscribed, without any permission. There may be several; they
+        are called in the order of declaration, and have ``request_timeout`` in all. What the
+        client asks meanwhile waits.
+        """
+        handler = Handler(function.__name__, function)
+        handler.takes((), "on_connect")
+        self.handlers.on_connect.append(handler)
+        return function
+
+    def on_disconnect(self, function: F) -> F:
+        """Declare what happens when a connection is gone: ``async def left(conn, code, reason)``.
+
+        It is called once for each connection that ``on_connect`` let in, with the close code
+        (1006 where the connection was lost) and the reason, and has ``request_timeout``. A
+        node that stops waits for it no longer than ``close_timeout``.
+        """
+        handler = Handler(function.__name__, function)
+        handler.takes(("code", "reason"), "on_disconnect")
+        self.handlers.on_disconnect.append(handler)
+        return function
 
     def query(self, function: F) -> F:
         """Declare a query: safe to repeat; answered with what the function returns.

@@ -40,6 +40,7 @@ from .rules import Identity
 from .stats import Tally
 from .upkeep import Upkeep
 from .users import Users
+from .visits import Farewells
 
 if TYPE_CHECKING:
     from .app import Everwire
@@ -71,6 +72,9 @@ class Node:
         self.connections: dict[str, Connection] = {}
         self.users = Users(self.connections)
         self.others = Others(self)
+        handlers = app.handlers
+        self.greets = bool(handlers.on_connect or handlers.on_disconnect or handlers.own)
+        self.farewells = Farewells(self)
         self.counters: Counter[str] = Counter()
         self.tally = Tally()
         self.started_at = 0.0
@@ -158,6 +162,7 @@ class Node:
             connection.closed(CloseCode.ABNORMAL, "")
         self.wheel.stop()
         await self.commands.stop()
+        await self.farewells.finish(self.limits.close_timeout)
         await self.chores.finish(1.0)
         self.tasks.cancel_all()
         await self.tasks.wait_closed()

@@ -12,7 +12,7 @@ from ..brokers.base import ChannelOptions, Overflow
 from ..errors import ConfigError, Unauthorized
 from ..handling.handlers import Handler
 from ..limits import MAX_USER
-from ..protocol.channels import ChannelPattern
+from ..protocol.channels import ChannelPattern, OwnChannel
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -71,6 +71,8 @@ class ChannelRule:
     grant: Grant | None
     token: bool = False
     """a signed token of the channel is needed"""
+    own: OwnChannel | None = None
+    """the grant is for the user alone whose channel it is"""
 
 
 def checked_overflow(policy: Overflow, options: ChannelOptions) -> Overflow:
@@ -96,6 +98,9 @@ class Handlers:
     """Everything that was declared."""
 
     authenticate: Callable[..., Any] | None = None
+    on_connect: list[Handler] = field(default_factory=list)
+    on_disconnect: list[Handler] = field(default_factory=list)
+    own: OwnChannel | None = None
     rules: list[ChannelRule] = field(default_factory=list)
     queries: dict[str, Handler] = field(default_factory=dict)
     commands: dict[str, Handler] = field(default_factory=dict)

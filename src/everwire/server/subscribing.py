@@ -9,9 +9,9 @@ in one step. The same path takes up readers that were too slow, and heals holes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -25,11 +25,15 @@ from .access import check_info
 from .churn import check_churn
 from .presence import appear, show_presence
 from .recovering import ALIVE, push, send_gap, settle
+from .turns import Turn
 
 if TYPE_CHECKING:
     from ..limits import Limits
     from .connection import Connection
+    from .identity.rights import ChannelRights
     from .node import Node
+
+Rights: TypeAlias = "Mapping[str, ChannelRights | None]"  # what channels' own tokens allowed
 
 
 class Begun:
@@ -51,8 +55,12 @@ async def subscribe(
     connection: Connection,
     requests: Sequence[m.ChannelRequest],
     instead: str | None = None,
+    *,
+    assigned: bool = False,
 ) -> tuple[list[m.ChannelResult], list[Begun]]:
     """Register subscriptions; whoever is present takes the place of the connection ``instead``.
+
+    Those that are ``assigned`` by the application need no permission.
 
     Returns:
         A result for each request, and what :func:`follow` takes once they were sent.
@@ -63,13 +71,14 @@ async def subscribe(
     begun: list[Begun] = []
     held = 0
     try:
-        check_churn(connection, len(requests))
+        if not assigned:
+            check_churn(connection, len(requests))
     except RequestError as error:
         refused = error_body(error)
         return [m.ChannelResult(one.channel, error=refused) for one in requests], begun
     for request in requests:
         try:
-            one = await _subscribe_one(node, connection, request, instead)
+            one = await _subscribe_one(node, connection, request, instead, assigned)
         except RequestError as error:
             results.append(m.ChannelResult(request.channel, error=error_body(error)))
         except BrokerUnavailable as error:
@@ -107,11 +116,18 @@ async def subscribe(
 
 
 async def _subscribe_one(
-    node: Node, connection: Connection, request: m.ChannelRequest, instead: str | None
+    node: Node,
+    connection: Connection,
+    request: m.ChannelRequest,
+    instead: str | None,
+    assigned: bool,
 ) -> Begun:
     name = request.channel
     _check_room(node, connection, name)  # before the application is asked anything
-    granted = await node.access.ask(connection, name, request.token)
+    if assigned:
+        granted = node.access.assigned(connection, name)
+    else:
+        granted = await node.access.ask(connection, name, request.token)
     if not granted.grant.subscribe:
         raise Forbidden(f"not allowed to subscribe to {name!r}")
     if granted.presence:
@@ -219,6 +235,8 @@ def expel(
     """End a subscription and say so; return whether there was one."""
     subscription = connection.subscriptions.get(name)
     unsubscribe(node, connection, name)
+    if connection.visit is not None:
+        connection.visit.channels.pop(name, None)
     if subscription is None:
         return False
     told = None if connection.dialect.acknowledges else name
@@ -226,16 +244,40 @@ def expel(
     return True
 
 
-async def reauthorise(node: Node, connection: Connection) -> None:
-    """Ask for every subscription again: the connection has authenticated anew."""
-    before = dict(connection.channels)
+async def reauthorise(node: Node, connection: Connection, held: Collection[str]) -> None:
+    """Ask for every subscription again: the connection has authenticated anew.
+
+    Channels that are being subscribed to or left are looked at when that is done, without
+    waiting for it here; those ``held`` have their turn just now. Cancelling leaves the rest
+    as it was granted before.
+    """
+    rights = {name: one.rights for name, one in connection.channels.items()}
     connection.channels.clear()
-    for name, subscription in list(connection.subscriptions.items()):
-        known = before.get(name)
-        rights = None if known is None else known.rights
+    busy = [name for name in connection.operations if name not in held]
+    if busy:
+        turn = Turn(connection, busy)
+        node.tasks.start(_reauthorise_later(node, connection, busy, turn, rights), "reauthorise")
+    settled = [one for one in connection.subscriptions if one not in busy]
+    await _reauthorise(node, connection, settled, rights)
+
+
+async def _reauthorise_later(
+    node: Node, connection: Connection, names: Sequence[str], turn: Turn, rights: Rights
+) -> None:
+    async with turn:
+        await _reauthorise(node, connection, names, rights)
+
+
+async def _reauthorise(
+    node: Node, connection: Connection, names: Sequence[str], rights: Rights
+) -> None:
+    for name in names:
+        subscription = connection.subscriptions.get(name)
+        if subscription is None:
+            continue
         try:
             # What a channel's own token allowed stays allowed, to the same user.
-            granted = await node.access.ask(connection, name, rights)
+            granted = await node.access.ask(connection, name, rights.get(name))
             if granted.grant.subscribe and granted.key == subscription.channel.key:
                 continue
             error = RequestError(code=ErrorCode.FORBIDDEN)

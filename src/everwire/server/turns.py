@@ -26,12 +26,15 @@ class Turn:
     __slots__ = ("_channels", "_connection", "_done", "_earlier")
 
     def __init__(self, connection: Connection, channels: Iterable[str]) -> None:
-        operations = connection.operations = connection.operations or {}
         self._connection = connection
         self._channels = tuple(channels)
-        self._earlier = {operations[one] for one in self._channels if one in operations}
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        operations.update(dict.fromkeys(self._channels, self._done))
+        self._earlier: set[asyncio.Future[None]] = set()
+        self._done: asyncio.Future[None] | None = None
+        if self._channels:
+            operations = connection.operations = connection.operations or {}
+            self._earlier = {operations[one] for one in self._channels if one in operations}
+            self._done = asyncio.get_running_loop().create_future()
+            operations.update(dict.fromkeys(self._channels, self._done))
 
     async def __aenter__(self) -> None:
         try:
@@ -51,7 +54,7 @@ class Turn:
 
     def end(self) -> None:
         """Let those behind go on. Twice is once."""
-        if self._done.done():
+        if self._done is None or self._done.done():
             return
         self._done.set_result(None)
         operations = self._connection.operations

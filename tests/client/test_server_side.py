@@ -1,0 +1,100 @@
+"""Server-side subscriptions, end to end: the server subscribes, the client goes on with it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from everwire import Connection, Everwire, Forbidden, Grant, Identity, Position
+from everwire.client import Message
+
+from .world import FAST, data_of, node_world, play, quiet, take, until
+
+
+def declare(wire: Everwire) -> None:
+    """``own:{user}`` is each user's; ``given:…`` nobody may subscribe to by oneself."""
+    wire.channel("own:{user}", own=True)
+
+    @wire.authenticate
+    async def who(token: str) -> Identity:
+        return Identity(token)
+
+    @wire.channel("given:{name}")
+    async def given(conn: Connection, name: str) -> Grant:
+        raise Forbidden("it is given")
+
+    @wire.on_connect
+    async def came(conn: Connection) -> str:
+        return "given:news"
+
+
+def test_a_client_follows_what_it_is_given_over_drops_and_misses_nothing() -> None:
+    async def scenario() -> None:
+        async with node_world(declare) as world:
+            told: list[str] = []
+            starts: dict[str, Position] = {}
+            client = world.client(token="ada", limits=FAST)
+
+            def subscribed(channel: str, start: Position) -> None:
+                told.append(channel)
+                starts[channel] = start
+
+            client.on_subscribed = subscribed
+            async with client:
+                await until(lambda: len(told) == 2)
+                assert sorted(told) == ["given:news", "own:ada"]
+                await world.wire.publish("given:news", "before it listens")
+                async with (
+                    client.subscribe("given:news", since=starts["given:news"]) as news,
+                    client.subscribe("own:ada", since=starts["own:ada"]) as own,
+                ):
+                    for number in range(5):
+                        await world.wire.publish(world.wire.user_channel("ada"), number)
+                        client.drop()
+                        await world.wire.publish("given:news", number)
+                        await asyncio.sleep(number)
+                    items = await take(news, 6)
+                    assert data_of(items) == ["before it listens", 0, 1, 2, 3, 4]
+                    assert data_of(await take(own, 5)) == [0, 1, 2, 3, 4]
+                    assert all(isinstance(item, Message) for item in items)
+                    await quiet(news)
+                    # who has a channel already is not told of it again
+                    assert sorted(told) == ["given:news", "own:ada"]
+            assert world.node.counters["gaps"] == 0
+
+    play(scenario)
+
+
+def test_what_the_application_does_not_take_up_is_told_on_each_connection() -> None:
+    async def scenario() -> None:
+        async with node_world(declare) as world:
+            told: list[str] = []
+            client = world.client(token="ada", limits=FAST)
+            client.on_subscribed = lambda channel, start: told.append(channel)
+            async with client:
+                await until(lambda: len(told) == 2)
+                await world.wire.publish("given:news", "nobody takes it")
+                client.drop()
+                await until(lambda: len(told) == 4)
+                assert sorted(told) == ["given:news"] * 2 + ["own:ada"] * 2
+
+    play(scenario)
+
+
+def test_a_subscription_that_the_application_ends_ends_at_the_client() -> None:
+    async def scenario() -> None:
+        async with node_world(declare) as world:
+            starts: dict[str, Position] = {}
+            client = world.client(token="ada", limits=FAST)
+            client.on_subscribed = lambda channel, start: starts.update({channel: start})
+            async with client:
+                await until(lambda: len(starts) == 2)
+                async with client.subscribe("given:news", since=starts["given:news"]) as news:
+                    await world.wire.publish("given:news", 1)
+                    assert data_of(await take(news, 1)) == [1]
+                    assert await world.wire.unsubscribe("ada", "given:news") == 1
+                    with pytest.raises(Forbidden):
+                        await take(news, 1)
+
+    play(scenario)
