@@ -128,6 +128,7 @@ async def left(conn: Connection, code: int, reason: str) -> None:
 
 
 assert_type(Everwire(user_channel="user:{user}").user_channel("ada"), str)
+wire.channel("price:{symbol}", latest=True, grant=Grant(history=False, presence=False))
 wire.channel("own:{user}", own=True, history=10, grant=Grant(publish=True))
 
 

@@ -41,6 +41,7 @@ class Channelled(msgspec.Struct, frozen=True, gc=False):
     options: ChannelOptions
     presence: bool
     grant: Grant
+    latest: bool = False
     rights: ChannelRights | None = None
     """of the token that it was granted for"""
 
@@ -210,7 +211,7 @@ class Access:
 def _channelled(
     key: str, name: str, grant: Grant, rule: ChannelRule, rights: ChannelRights | None = None
 ) -> Channelled:
-    return Channelled(key, name, rule.options, rule.presence, grant, rights)
+    return Channelled(key, name, rule.options, rule.presence, grant, rule.latest, rights)
 
 
 def check_info(connection: Connection, granted: Channelled) -> None:

@@ -45,7 +45,7 @@ def _arguments(payload: Any, kind: type[Any]) -> Any:
 async def _history(node: Node, connection: Connection, message: m.Query) -> Any:
     query = _arguments(message.payload, HistoryQuery)
     granted = await node.access.ask(connection, query.channel)
-    if not granted.grant.subscribe:
+    if not (granted.grant.subscribe and granted.grant.history):
         raise Forbidden(f"not allowed to read {query.channel!r}")
     limit = max(1, min(query.limit, MAX_HISTORY))
     size = node.limits.message // 2
@@ -74,13 +74,19 @@ async def _history(node: Node, connection: Connection, message: m.Query) -> Any:
     if query.since is None:
         messages.reverse()
     top = page.top
-    return {"epoch": top.epoch, "offset": top.offset, "id": top.id, "messages": messages}
+    return {
+        "epoch": top.epoch,
+        "offset": top.offset,
+        "id": top.id,
+        "messages": messages,
+        "recovered": query.since is not None and page.recovered,
+    }
 
 
 async def _presence(node: Node, connection: Connection, message: m.Query) -> Any:
     query = _arguments(message.payload, PresenceQuery)
     granted = await node.access.ask(connection, query.channel)
-    if not (granted.grant.subscribe and granted.presence):
+    if not (granted.grant.subscribe and granted.grant.presence and granted.presence):
         raise Forbidden(f"not allowed to see who is in {query.channel!r}")
     found = await node.broker.presence(granted.key, node.limits.presence_members)
     return {"members": msgspec.to_builtins(found.members), "count": found.count}

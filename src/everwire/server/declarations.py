@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,6 +62,7 @@ class Declarations:
         on_overflow: Overflow | None = None,
         token: bool = False,
         own: bool = False,
+        latest: bool = False,
     ) -> Callable[[F], F]:
         """Declare the channels that fit ``pattern``, as ``"chat:{room}"``.
 
@@ -87,11 +89,19 @@ class Declarations:
                 subscribed to that of its user by the server, and nobody else may be; there
                 is no function to decorate, and a ``grant`` is what the user is granted. The
                 pattern goes before all others. See :meth:`Everwire.user_channel`.
+            latest: only the last message is kept, for a day unless ``history_ttl`` says
+                otherwise, and whoever subscribes is sent it first: for what is a value more
+                than a message. A reader that is slow, or was away, is told of a gap and goes
+                on with the last one.
 
         Raises:
             ConfigError: the arguments do not go together, or the pattern is none.
         """
         limits = self.limits
+        if latest:
+            if history not in (None, 1):
+                raise ConfigError("latest keeps one message: leave history out")
+            history, history_ttl = 1, limits.meta_ttl if history_ttl is None else history_ttl
         options = ChannelOptions(
             history=limits.history if history is None else history,
             history_ttl=limits.history_ttl if history_ttl is None else history_ttl,
@@ -109,35 +119,32 @@ class Declarations:
                 "verify them by Everwire(channel_tokens=JWT(…)); they go with no grant and no own"
             )
             raise ConfigError(f"channel {pattern!r} wants tokens: {remedy}")
+        rules = self.handlers.rules
+        rule = ChannelRule(parsed, options, presence, None, grant, token, latest=latest)
         if own:
-            self._declare_own(pattern, options, presence, grant or Grant())
+            self._declare_own(dataclasses.replace(rule, grant=grant or Grant()))
         elif grant is not None or token:
-            self.handlers.rules.append(ChannelRule(parsed, options, presence, None, grant, token))
+            rules.append(rule)
 
         def declare(function: F) -> F:
             if own or grant is not None:
                 raise ConfigError(f"channel {pattern!r} has a grant; it takes no function")
             handler = Handler(pattern, function)
             handler.takes(parsed.names, f"the channel {pattern!r}")
-            rule = ChannelRule(parsed, options, presence, handler, None, token)
-            rules = self.handlers.rules
-            if token:  # which is a rule without a function, too
-                at = next(n for n, one in enumerate(rules) if one.pattern is parsed)
-                rules[at] = rule
+            declared = dataclasses.replace(rule, handler=handler)
+            if token:  # it is one without a function, too
+                rules[next(n for n, one in enumerate(rules) if one is rule)] = declared
             else:
-                rules.append(rule)
+                rules.append(declared)
             return function
 
         return declare
 
-    def _declare_own(
-        self, pattern: str, options: ChannelOptions, presence: bool, grant: Grant
-    ) -> None:
+    def _declare_own(self, rule: ChannelRule) -> None:
         if self.handlers.own is not None:
             raise ConfigError(f"users have own channels already: {self.handlers.own.text!r}")
-        own = self.handlers.own = OwnChannel(pattern)
-        rule = ChannelRule(ChannelPattern(pattern), options, presence, None, grant, own=own)
-        self.handlers.rules.insert(0, rule)
+        self.handlers.own = OwnChannel(rule.pattern.text)
+        self.handlers.rules.insert(0, dataclasses.replace(rule, own=self.handlers.own))
 
     def user_channel(self, user: str) -> str:
         """Return the name of a user's own channel, to publish to.

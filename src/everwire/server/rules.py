@@ -58,6 +58,10 @@ class Grant(msgspec.Struct, frozen=True):
     subscribe: bool = True
     info: Any = None
     """shown in the channel's presence, instead of the identity's"""
+    history: bool = True
+    """to read what was published before: by a query, and by subscribing from a position"""
+    presence: bool = True
+    """to see who is in the channel, where it has presence"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ class ChannelRule:
     """a signed token of the channel is needed"""
     own: OwnChannel | None = None
     """the grant is for the user alone whose channel it is"""
+    latest: bool = False
+    """whoever subscribes is sent the last message first"""
 
 
 def checked_overflow(policy: Overflow, options: ChannelOptions) -> Overflow:

@@ -29,6 +29,7 @@ from .turns import Turn
 
 if TYPE_CHECKING:
     from ..limits import Limits
+    from .access import Channelled
     from .connection import Connection
     from .identity.rights import ChannelRights
     from .node import Node
@@ -39,15 +40,21 @@ Rights: TypeAlias = "Mapping[str, ChannelRights | None]"  # what channels' own t
 class Begun:
     """A subscription that was registered, and what is to be sent once it was answered."""
 
-    __slots__ = ("asked", "page", "presence", "subscription")
+    __slots__ = ("asked", "latest", "page", "presence", "subscription")
 
     def __init__(
-        self, subscription: Subscription, page: Page, asked: m.Position | None, presence: bool
+        self,
+        subscription: Subscription,
+        page: Page,
+        asked: m.Position | None,
+        presence: bool,
+        latest: bool,
     ) -> None:
         self.subscription = subscription
         self.page = page
         self.asked = asked
         self.presence = presence
+        self.latest = latest
 
 
 async def subscribe(
@@ -108,7 +115,8 @@ async def subscribe(
                 )
             )
             held += sum(len(record.payload) for record in page.records)
-            if held > node.limits.write_low:  # read again when there is room to send it
+            # Too much at once is read again when there is room to send it.
+            if held > (node.limits.write_high if one.latest else node.limits.write_low):
                 one.page = Page(page.top, page.start, (), page.recovered, page.reason)
             begun.append(one)
     node.tally.refused.update(one.error.code for one in results if one.error is not None)
@@ -147,13 +155,7 @@ async def _subscribe_one(
     connection.subscriptions[name] = subscription
     node.hub.add(subscription)
     try:
-        page = await node.broker.read(
-            channel.key,
-            request.position,
-            limit=node.limits.page,
-            limit_bytes=node.limits.write_low,
-            options=granted.options,
-        )
+        page = await _first_page(node, granted, request.position)
     except BaseException:
         _drop(node, connection, subscription)
         raise
@@ -165,7 +167,26 @@ async def _subscribe_one(
     node.hub.keep(subscription)
     if granted.presence:
         node.chores.add(lambda: appear(node, connection, granted, subscription, instead))
-    return Begun(subscription, page, request.position, request.presence and granted.presence)
+    watches = request.presence and granted.presence and granted.grant.presence
+    return Begun(subscription, page, request.position, watches, granted.latest)
+
+
+async def _first_page(node: Node, granted: Channelled, position: m.Position | None) -> Page:
+    """Read where delivery starts, and what of history comes first."""
+    options, may_read = granted.options, granted.grant.history
+    if granted.latest and position is None and may_read:
+        return await node.broker.latest(granted.key, limit=1, options=options)
+    page = await node.broker.read(
+        granted.key,
+        position,
+        limit=node.limits.page,
+        limit_bytes=node.limits.write_low,
+        options=options,
+    )
+    if may_read or position is None or (page.recovered and page.start == page.top):
+        return page
+    # A position is easily made up: whoever may not read history begins with what comes next.
+    return Page(page.top, page.top, (), False, page.reason or "expired")
 
 
 def _check_room(node: Node, connection: Connection, name: str) -> None:

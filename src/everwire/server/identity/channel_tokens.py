@@ -63,9 +63,11 @@ async def rights_of(
 def both(token: Grant, rule: Grant) -> Grant:
     """What a token and the rule's handler allow together."""
     return Grant(
-        token.publish and rule.publish,
-        token.subscribe and rule.subscribe,
-        token.info if rule.info is None else rule.info,
+        publish=token.publish and rule.publish,
+        subscribe=token.subscribe and rule.subscribe,
+        info=token.info if rule.info is None else rule.info,
+        history=token.history and rule.history,
+        presence=token.presence and rule.presence,
     )
 
 
