@@ -105,6 +105,10 @@ async def by_cookie(cookies: dict[str, str], headers: dict[str, str]) -> Identit
 Everwire().authenticate(by_cookie)
 
 
+async def price(conn: Connection, symbol: str) -> int:
+    return len(symbol)
+
+
 @wire.channel("chat:{room}", history=500, history_ttl=60.0, presence=True)
 async def chat(conn: Connection, room: str) -> Grant:
     if room == "staff":
@@ -130,6 +134,18 @@ async def left(conn: Connection, code: int, reason: str) -> None:
 assert_type(Everwire(user_channel="user:{user}").user_channel("ada"), str)
 wire.channel("price:{symbol}", latest=True, grant=Grant(history=False, presence=False))
 wire.channel("own:{user}", own=True, history=10, grant=Grant(publish=True))
+
+
+@wire.channel("ticker:{symbol}", history=0, on_overflow="conflate", state=price)
+async def ticker(conn: Connection, symbol: str) -> None: ...
+
+
+wire.channel("c", on_overflow="never", grant=Grant())  # type: ignore[arg-type]
+
+
+@wire.state("chat:{room}")
+def topic(conn: Connection, room: str) -> Snapshot:
+    return Snapshot({"topic": room}, Position("e", 1, "i"))
 
 
 @wire.query
@@ -277,6 +293,10 @@ async def subscribe(client: Client) -> None:
         assert_type(stateful, StatefulSubscription)
         async for item in stateful:
             assert_type(item, Message | Gap | Snapshot)
+    async with client.subscribe("c", get_state=True) as served:
+        assert_type(served, StatefulSubscription)
+    assert_type(await client.snapshot("c", timeout=1.0), Snapshot)
+    client.subscribe("c", get_state=False)  # type: ignore[call-overload]
     async with client.subscribe("c", token=token) as plain:
         async for each in plain:
             assert_type(each, Message | Gap)

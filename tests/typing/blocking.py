@@ -100,6 +100,9 @@ def states_and_streams(client: Client) -> None:
                     assert_type(data, Any)
                 case Message() | Gap():
                     pass
+    with client.subscribe("c", get_state=True) as served:
+        assert_type(served, StatefulSubscription)
+    assert_type(client.snapshot("c"), Snapshot)
     watched = client.subscribe("c", on_message=print).open()
     assert_type(watched, Subscription)
     watched.wait_ended()

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from ..limits import ClientLimits
 from ..protocol.messages import Member, Position
+from ..protocol.positions import Snapshot
 from ..protocol.states import ConnectionState, SubscriptionState
 from .builtin import ChannelPresence
 from .client import Client
 from .connect import connect
 from .entry import Ack
 from .handlers import Handlers
-from .items import Gap, Message, Snapshot
+from .items import Gap, Message
 from .observations import (
     GapFound,
     HeartbeatSuspect,

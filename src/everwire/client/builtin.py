@@ -1,4 +1,4 @@
-"""The queries that every node answers: a channel's history, and who is present."""
+"""The queries that every node answers: a channel's history and state, and who is present."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 from ..errors import BadData
 from ..protocol.data import from_base64
 from ..protocol.messages import Member, Position
+from ..protocol.positions import Snapshot
 from .items import Message
 
 
@@ -60,6 +61,28 @@ def messages_of(channel: str, payload: Any) -> list[Message]:
         )
         for entry in history.messages
     ]
+
+
+class _State(msgspec.Struct):
+    epoch: str
+    offset: int
+    id: str
+    data: Any
+    encoding: Literal["base64"] | None = None
+
+
+def state_of(channel: str, payload: Any) -> Snapshot:
+    """Read the answer to ``everwire.state``.
+
+    Raises:
+        BadData: it is none.
+    """
+    try:
+        state = msgspec.convert(payload, _State)
+    except msgspec.ValidationError as error:
+        raise BadData(f"the answer to everwire.state is none: {error}") from None
+    data = from_base64(state.data) if state.encoding else state.data
+    return Snapshot(data, Position(state.epoch, state.offset, state.id), channel)
 
 
 def presence_of(payload: Any) -> ChannelPresence:

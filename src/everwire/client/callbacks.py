@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import EverwireError
+from ..protocol.positions import Snapshot
 from .feed import Feed
-from .items import Gap, Item, Message, Snapshot
+from .items import Gap, Item, Message
 
 logger = logging.getLogger("everwire.client")
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, overload
+from functools import partial
+from typing import Any, Literal, overload
 
 from ..errors import ConfigError
 from ..protocol.messages import Position
+from ..protocol.positions import Snapshot
 from ..protocol.states import SubscriptionState
 from .any_core import AnyCore
-from .builtin import ChannelPresence, messages_of, presence_of
+from .builtin import ChannelPresence, messages_of, presence_of, state_of
 from .callbacks import Callbacks
-from .items import Gap, Message, Snapshot
+from .items import Gap, Message
 from .options import Options
 from .subscription import StatefulSubscription, Subscription
 from .tokens import TokenSource
@@ -42,7 +44,7 @@ class Channels:
         self,
         channel: str,
         *,
-        get_state: Callable[[], Awaitable[Any]],
+        get_state: Callable[[], Awaitable[Any]] | Literal[True],
         state_first: bool = False,
         since: Position | None = None,
         presence: bool = False,
@@ -63,7 +65,7 @@ class Channels:
         presence: bool = False,
         priority: int = 0,
         token: TokenSource = None,
-        get_state: Callable[[], Awaitable[Any]] | None = None,
+        get_state: Callable[[], Awaitable[Any]] | Literal[True] | None = None,
         state_first: bool = False,
         on_message: Callable[[Message], object] | None = None,
         on_gap: Callable[[Gap], object] | None = None,
@@ -99,7 +101,8 @@ class Channels:
                 messages that follow it. Returning ``Snapshot(data, position)``, with the
                 position of the last message that is in ``data``, makes that exact. Of
                 other data it is known only that it contains what was published before the
-                call: what is published meanwhile may be in it and still follow.
+                call: what is published meanwhile may be in it and still follow. True: the
+                server has the state, see :meth:`snapshot`.
             state_first: ask for the state at the beginning, too. Not with ``since``.
             on_message: is called with each message, instead of iterating.
             on_gap: is called with each gap; without it gaps are logged.
@@ -114,6 +117,8 @@ class Channels:
             ConnectionClosed: the client ended.
         """
         self._core.check()
+        if get_state is True:
+            get_state = partial(self.snapshot, channel)
         if on_message is None and (on_gap or on_snapshot or stop_on_error):
             raise ConfigError("on_gap, on_snapshot and stop_on_error go with on_message")
         if get_state is None and (on_snapshot or state_first):
@@ -167,6 +172,20 @@ class Channels:
         """
         payload = {"channel": channel, "limit": limit}
         return messages_of(channel, await self._ask("everwire.history", payload, timeout))
+
+    async def snapshot(
+        self,
+        channel: str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # as for query
+    ) -> Snapshot:
+        """Return what the messages of a channel have come to, where the server can say it.
+
+        ``subscribe(..., since=snapshot.position)`` goes on from there, as far as history
+        reaches; ``subscribe(..., get_state=True)`` from wherever it must. Cancelling and
+        errors are those of :meth:`query`.
+        """
+        return state_of(channel, await self._ask("everwire.state", {"channel": channel}, timeout))
 
     async def presence(
         self,

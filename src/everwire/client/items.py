@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from ..protocol.messages import Position
+from ..protocol.positions import Snapshot
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -44,21 +45,6 @@ class Gap(msgspec.Struct, frozen=True):
     reason: str
     position: Position | None
     from_: int | None = None
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """The state of a channel, from which its messages go on; see ``get_state=``.
-
-    Attributes:
-        data: what the application's function returned.
-        position: of the last message that ``data`` contains; None in a dialect without
-            positions, and for "as of the call" where the function returns one itself.
-        channel: the channel's name; the client fills it in.
-    """
-
-    data: Any
-    position: Position | None = None
-    channel: str = ""
 
 
 Item: TypeAlias = Message | Gap | Snapshot

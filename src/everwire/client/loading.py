@@ -7,7 +7,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from ..protocol.messages import Position
-from .items import Item, Snapshot
+from ..protocol.positions import Snapshot
+from .items import Item
 from .options import GetState, retries
 
 if TYPE_CHECKING:

@@ -79,6 +79,12 @@ class Backlog:
         self._size -= len(self._kept.pop(key).payload)
         self._overflow(self._subscription)
 
+    def begin(self, position: Position) -> None:
+        """Forget what is not after ``position``: it was kept before that was known."""
+        for key, record in list(self._kept.items()):
+            if record.epoch != position.epoch or record.offset <= position.offset:
+                self._size -= len(self._kept.pop(key).payload)
+
     def take(self, limit: int, size: int) -> list[Record]:
         """Take out what follows the subscription's position without a hole.
 

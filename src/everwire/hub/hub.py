@@ -141,14 +141,17 @@ class Hub:
     def keep(self, subscription: Subscription) -> None:
         """From now on, keep what comes for a subscription that is not live.
 
-        For channels without history; elsewhere there is nothing to be done. Nothing is kept
-        for a subscription that has missed something already.
+        For channels without history; elsewhere there is nothing to be done. A new one needs
+        no position for that yet; for one that has missed something already nothing is kept.
         """
         channel = subscription.channel
         if (
             channel.options.history <= 0
             and subscription.backlog is None
-            and subscription.offset >= (channel.last or 0)
+            and (
+                subscription.state is SubscriptionState.SUBSCRIBING
+                or subscription.offset >= (channel.last or 0)
+            )
         ):
             subscription.backlog = Backlog(subscription, self._limits, self._overflow)
             channel.listeners += (subscription.backlog,)

@@ -151,6 +151,12 @@ class Subscription:
             return self.channel.position
         return Position(self.epoch, self.offset, self.id)
 
+    def begin(self, position: Position) -> None:
+        """Note where delivery starts; of what was kept until now only what follows counts."""
+        self.move(position)
+        if self.backlog is not None:
+            self.backlog.begin(position)
+
     def move(self, position: Position) -> None:
         """Note what was sent last."""
         self.epoch, self.offset, self.id = position.epoch, position.offset, position.id

@@ -8,6 +8,9 @@ consecutive (a broker may number a whole stream of channels), hence ``prev``.
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
+
+import msgspec
 
 from .messages import Position
 
@@ -38,3 +41,20 @@ BEGINNING = Position("", 0, "")
 def advance(position: Position, offset: int, message_id: str) -> Position:
     """The position after a message of the same epoch was handed over."""
     return Position(position.epoch, offset, message_id)
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The state of a channel, from which its messages go on.
+
+    See ``get_state=`` of the client's ``subscribe``, and ``state`` of a server's channel.
+
+    Attributes:
+        data: what the application's function returned.
+        position: of the last message that ``data`` contains; None in a dialect without
+            positions, and for "as of the call" where the function returns one itself.
+        channel: the channel's name; the client fills it in.
+    """
+
+    data: Any
+    position: Position | None = None
+    channel: str = ""

@@ -1,4 +1,4 @@
-"""The built-in queries: ``everwire.history`` and ``everwire.presence``."""
+"""The built-in queries: ``everwire.history``, ``everwire.presence`` and ``everwire.state``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import msgspec
 
 from ..errors import BadRequest, Forbidden
 from ..protocol import messages as m
-from ..protocol.data import unpack_data
+from ..protocol.data import plain_data, unpack_data
+from ..protocol.positions import Snapshot
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -29,8 +30,8 @@ class HistoryQuery(msgspec.Struct):
     since: m.Position | None = None
 
 
-class PresenceQuery(msgspec.Struct):
-    """The payload of ``everwire.presence``."""
+class ChannelQuery(msgspec.Struct):
+    """The payload of ``everwire.presence`` and ``everwire.state``."""
 
     channel: str
 
@@ -59,11 +60,7 @@ async def _history(node: Node, connection: Connection, message: m.Query) -> Any:
     # Of those after a position the first, otherwise the last that fit into a message.
     for record in page.records if query.since is not None else reversed(page.records):
         entry = {"offset": record.offset, "id": record.id, "time": record.time}
-        data = unpack_data(record.payload)
-        if type(data) is bytes:
-            entry["data"], entry["encoding"] = msgspec.to_builtins(data), "base64"
-        else:
-            entry["data"] = data
+        entry.update(_data(unpack_data(record.payload)))
         if record.publisher is not None:
             entry["publisher"] = record.publisher
         size -= len(_json.encode(entry))
@@ -83,8 +80,35 @@ async def _history(node: Node, connection: Connection, message: m.Query) -> Any:
     }
 
 
+def _data(data: Any) -> dict[str, Any]:
+    """The fields for data inside of a payload, where bytes cannot stand."""
+    if type(data) is bytes:
+        return {"data": msgspec.to_builtins(data), "encoding": "base64"}
+    return {"data": data}
+
+
+async def _state(node: Node, connection: Connection, message: m.Query) -> Any:
+    """The position first, then the state: nothing is missing after it that is not in it."""
+    query = _arguments(message.payload, ChannelQuery)
+    granted = await node.access.ask(connection, query.channel)
+    if not granted.grant.subscribe:
+        raise Forbidden(f"not allowed to read {query.channel!r}")
+    placed = node.access.place(query.channel)
+    provider = placed.rule.state if placed.rule is not None else None
+    if provider is None:
+        raise BadRequest(f"the channel {query.channel!r} has no state")
+    page = await node.broker.read(
+        granted.key, None, limit=1, limit_bytes=1, options=granted.options
+    )
+    found = await provider.call(connection, provider.arguments(placed.parameters, strict=False))
+    if not isinstance(found, Snapshot):
+        found = Snapshot(found)
+    at = found.position or page.top
+    return {"epoch": at.epoch, "offset": at.offset, "id": at.id, **_data(plain_data(found.data))}
+
+
 async def _presence(node: Node, connection: Connection, message: m.Query) -> Any:
-    query = _arguments(message.payload, PresenceQuery)
+    query = _arguments(message.payload, ChannelQuery)
     granted = await node.access.ask(connection, query.channel)
     if not (granted.grant.subscribe and granted.grant.presence and granted.presence):
         raise Forbidden(f"not allowed to see who is in {query.channel!r}")
@@ -95,4 +119,5 @@ async def _presence(node: Node, connection: Connection, message: m.Query) -> Any
 BUILTINS: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     "everwire.history": _history,
     "everwire.presence": _presence,
+    "everwire.state": _state,
 }

@@ -63,6 +63,7 @@ class Declarations:
         token: bool = False,
         own: bool = False,
         latest: bool = False,
+        state: Callable[..., Any] | None = None,
     ) -> Callable[[F], F]:
         """Declare the channels that fit ``pattern``, as ``"chat:{room}"``.
 
@@ -93,6 +94,7 @@ class Declarations:
                 otherwise, and whoever subscribes is sent it first: for what is a value more
                 than a message. A reader that is slow, or was away, is told of a gap and goes
                 on with the last one.
+            state: says what the channel's messages have come to; see :meth:`state`.
 
         Raises:
             ConfigError: the arguments do not go together, or the pattern is none.
@@ -125,17 +127,53 @@ class Declarations:
             self._declare_own(dataclasses.replace(rule, grant=grant or Grant()))
         elif grant is not None or token:
             rules.append(rule)
+        if state is not None and (own or grant is not None or token):
+            self.state(pattern)(state)
 
         def declare(function: F) -> F:
             if own or grant is not None:
                 raise ConfigError(f"channel {pattern!r} has a grant; it takes no function")
             handler = Handler(pattern, function)
             handler.takes(parsed.names, f"the channel {pattern!r}")
-            declared = dataclasses.replace(rule, handler=handler)
-            if token:  # it is one without a function, too
-                rules[next(n for n, one in enumerate(rules) if one is rule)] = declared
+            if token:  # it is a rule without a function, too
+                at = next(n for n, one in enumerate(rules) if one.pattern is parsed)
+                rules[at] = dataclasses.replace(rules[at], handler=handler)
             else:
-                rules.append(declared)
+                rules.append(dataclasses.replace(rule, handler=handler))
+                if state is not None:
+                    self.state(pattern)(state)
+            return function
+
+        return declare
+
+    def state(self, pattern: str) -> Callable[[F], F]:
+        """Declare what the messages of the channels ``pattern`` have come to: a board, a total.
+
+        The decorated function takes the connection and the pattern's parameters, as the
+        channel's own, and returns data, or ``Snapshot(data, position)``. Clients ask for it
+        where history does not reach back: see ``get_state=True`` of the client's
+        ``subscribe``, and its ``snapshot()``.
+
+        The channel's last position is read before the function is called, and delivery goes
+        on after that. So nothing is missing if **the state changes before the message is
+        published** that tells of it. A message that is published while the function runs may
+        be in the data and still follow; with ``Snapshot(data, position)``, the position being
+        that of the last message in ``data``, none does.
+
+        Raises:
+            ConfigError: there is no such channel, or it has a state already.
+        """
+        rules = self.handlers.rules
+        index = next((n for n, rule in enumerate(rules) if rule.pattern.text == pattern), None)
+        if index is None:
+            raise ConfigError(f"declare the channel {pattern!r} before its state")
+        if rules[index].state is not None:
+            raise ConfigError(f"the state of the channel {pattern!r} is declared twice")
+
+        def declare(function: F) -> F:
+            handler = Handler(f"the state of {pattern}", function)
+            handler.takes(rules[index].pattern.names, f"the channel {pattern!r}")
+            rules[index] = dataclasses.replace(rules[index], state=handler)
             return function
 
         return declare

@@ -79,6 +79,8 @@ class ChannelRule:
     """the grant is for the user alone whose channel it is"""
     latest: bool = False
     """whoever subscribes is sent the last message first"""
+    state: Handler | None = None
+    """says what the channel's messages have come to"""
 
 
 def checked_overflow(policy: Overflow, options: ChannelOptions) -> Overflow:

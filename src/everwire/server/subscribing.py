@@ -154,6 +154,7 @@ async def _subscribe_one(
     subscription = Subscription(connection, channel)
     connection.subscriptions[name] = subscription
     node.hub.add(subscription)
+    node.hub.keep(subscription)
     try:
         page = await _first_page(node, granted, request.position)
     except BaseException:
@@ -163,8 +164,7 @@ async def _subscribe_one(
         raise RequestError(code=ErrorCode.CANCELLED)
     node.hub.learn(channel, page.top)
     subscription.state = SubscriptionState.RECOVERING
-    subscription.move(page.start)
-    node.hub.keep(subscription)
+    subscription.begin(page.start)
     if granted.presence:
         node.chores.add(lambda: appear(node, connection, granted, subscription, instead))
     watches = request.presence and granted.presence and granted.grant.presence

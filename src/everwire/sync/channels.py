@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from ..client.builtin import ChannelPresence
 from ..client.channels import Channels as AsyncChannels
-from ..client.items import Gap, Message, Snapshot
+from ..client.items import Gap, Message
 from ..client.subscription import Subscription as AsyncSubscription
 from ..client.tokens import TokenSource
 from ..protocol.messages import Position
+from ..protocol.positions import Snapshot
 from ..protocol.states import SubscriptionState
 from .background import in_thread
 from .facade import Facade
@@ -42,7 +43,7 @@ class Channels(Facade):
         self,
         channel: str,
         *,
-        get_state: Callable[[], Any | Awaitable[Any]],
+        get_state: Callable[[], Any | Awaitable[Any]] | Literal[True],
         state_first: bool = False,
         since: Position | None = None,
         presence: bool = False,
@@ -63,7 +64,7 @@ class Channels(Facade):
         presence: bool = False,
         priority: int = 0,
         token: TokenSource = None,
-        get_state: Callable[[], Any | Awaitable[Any]] | None = None,
+        get_state: Callable[[], Any | Awaitable[Any]] | Literal[True] | None = None,
         state_first: bool = False,
         on_message: Callable[[Message], object] | None = None,
         on_gap: Callable[[Gap], object] | None = None,
@@ -99,7 +100,8 @@ class Channels(Facade):
                 messages that follow it. Returning ``Snapshot(data, position)``, with the
                 position of the last message that is in ``data``, makes that exact. Of
                 other data it is known only that it contains what was published before the
-                call: what is published meanwhile may be in it and still follow.
+                call: what is published meanwhile may be in it and still follow. True: the
+                server has the state, see :meth:`snapshot`.
             state_first: ask for the state at the beginning, too. Not with ``since``.
             on_message: is called with each message, instead of iterating.
             on_gap: is called with each gap; without it gaps are logged.
@@ -142,6 +144,15 @@ class Channels(Facade):
         errors are those of :meth:`query`.
         """
         return self._wait(lambda: self._inside.history(channel, limit=limit, timeout=timeout))
+
+    def snapshot(self, channel: str, *, timeout: float | None = None) -> Snapshot:
+        """Return what the messages of a channel have come to, where the server can say it.
+
+        ``subscribe(..., since=snapshot.position)`` goes on from there, as far as history
+        reaches; ``subscribe(..., get_state=True)`` from wherever it must. Interrupting and
+        errors are those of :meth:`query`.
+        """
+        return self._wait(lambda: self._inside.snapshot(channel, timeout=timeout))
 
     def presence(self, channel: str, *, timeout: float | None = None) -> ChannelPresence:
         """Return who is present in a channel. Interrupting and errors are those of :meth:`query`."""
