@@ -140,7 +140,9 @@ ERRORS: dict[ErrorCode, ErrorInfo] = {
         True, "the channel remembers as many message ids as it may; later"
     ),
     ErrorCode.INTERNAL: ErrorInfo(False, "the server failed; its log says how"),
-    ErrorCode.UNAVAILABLE: ErrorInfo(True, "the broker cannot be reached"),
+    ErrorCode.UNAVAILABLE: ErrorInfo(
+        True, "it cannot be done now: the broker does not answer, or too much is being done"
+    ),
     ErrorCode.HELD: ErrorInfo(
         True, "an earlier publish of this channel failed; resend in order with the next run"
     ),

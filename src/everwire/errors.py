@@ -232,7 +232,7 @@ class Forbidden(_Named):
 
 
 class Unavailable(_Named):
-    """The server cannot do it now: its broker does not answer."""
+    """It cannot be done now: the broker does not answer, or too much is being done."""
 
     CODE = ErrorCode.UNAVAILABLE
 

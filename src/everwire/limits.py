@@ -75,6 +75,9 @@ class Limits:
     """revocations that a node remembers; beyond: ``unavailable``, none is forgotten early"""
     revocation_ttl: float = 86_400.0
     """how long a revocation is remembered: the longest life of a token"""
+    # counts for all of a node
+    handlers: int = 10_000
+    """requests being worked on, streams and events included; beyond: ``unavailable``"""
 
     # a reader that cannot keep up
     write_high: int = 1 * MiB
@@ -95,6 +98,8 @@ class Limits:
     """from the handshake to ``auth``; then 4401"""
     request_timeout: float = 10.0
     """a query or command that names no timeout of its own"""
+    request_timeout_max: float = 300.0
+    """the longest that one may ask for, unless its handler has a timeout; also for events"""
     ping_interval: float = 20.0
     """between pings of the server; proxies cut idle connections at 60 s"""
     ping_grace: float = 10.0

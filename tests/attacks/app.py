@@ -45,7 +45,7 @@ def make(**options: Any) -> Everwire:
         node = made.node
         return {
             "connections": len(node.connections),
-            "tasks": len(node.tasks),
+            "tasks": len(node.tasks) + len(node.working),
             "channels": len([name for name in node.hub.channels if "churn" in name]),
             "present": len((await contents.presence(node, "churn")).members),
         }

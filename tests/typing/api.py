@@ -158,6 +158,20 @@ async def say(conn: Connection, room: str, text: str) -> Position:
     return await wire.publish(f"chat:{room}", {"by": conn.user, "text": text})
 
 
+@wire.query(concurrency=8, timeout=2.5)
+async def narrow(conn: Connection, n: int) -> int:
+    return n
+
+
+@wire.event(concurrency=1)
+@wire.command(timeout=60)
+def plainly(conn: Connection, n: int) -> int:
+    return n
+
+
+wire.query(concurrency="many")  # type: ignore[call-overload]
+
+
 @wire.command
 def say_slowly(conn: Connection, room: str, text: str) -> Position:
     position = from_thread.run(wire.publish, f"chat:{room}", {"text": text}, id="1")
@@ -224,6 +238,8 @@ async def read_a_stream(client: Client) -> None:
 # A decorator leaves the function as it was.
 async def calls_it_directly(conn: Connection) -> None:
     assert_type(await members(conn, "lobby"), list[str])
+    assert_type(await narrow(conn, n=1), int)
+    assert_type(plainly(conn, 1), int)
     assert_type(await say(conn, room="lobby", text="hi"), Position)
 
 

@@ -1,9 +1,9 @@
 """From an annotated function to a handler: payloads in, results out.
 
 The first parameter is the connection, on the client's side the client. The others are
-filled from the payload, an object, by name, and checked against their annotations
-(anything msgspec understands). A handler whose only other parameter is called ``payload``
-is given the payload as it is.
+filled from the payload, an object, by name, and checked against their annotations (see
+:mod:`everwire.protocol.conversion`). A handler whose only other parameter is called
+``payload`` is given the payload whole.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgspec
 
 from ..errors import BadRequest, ConfigError
 from ..from_thread import remember_loop
+from ..protocol.conversion import Converter, Mismatch, join, of_pydantic
 from .threads import FromThread, in_thread
 
 Function = Callable[..., Any]
@@ -34,6 +35,8 @@ class Handler:
         function: the user's.
         first: its first parameter, as one would write it.
         may_stream: it may be an async generator, whose items are sent one by one.
+        concurrency: how many calls of it may run at a time, None for any number.
+        timeout: seconds that a call may take, None for what the node allows.
 
     Attributes:
         streams: it is one.
@@ -43,14 +46,28 @@ class Handler:
     """
 
     __slots__ = (
-        "_is_async", "_keywords", "_names", "_struct", "_whole", "function", "name", "streams",
+        "_convert", "_is_async", "_keywords", "_models", "_names", "_whole",
+        "concurrency", "function", "name", "streams", "timeout",
     )  # fmt: skip
 
     def __init__(
-        self, name: str, function: Function, *, first: str = CONNECTION, may_stream: bool = False
+        self,
+        name: str,
+        function: Function,
+        *,
+        first: str = CONNECTION,
+        may_stream: bool = False,
+        concurrency: int | None = None,
+        timeout: float | None = None,
     ) -> None:
+        if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
+            raise ConfigError(f"handler {name!r}: concurrency must be 1 or more")
+        if timeout is not None and (type(timeout) not in (int, float) or timeout <= 0):
+            raise ConfigError(f"handler {name!r}: timeout must be more than 0 seconds")
         self.name = name
         self.function = function
+        self.concurrency = concurrency
+        self.timeout = timeout
         self._is_async = inspect.iscoroutinefunction(function)
         self.streams = inspect.isasyncgenfunction(function)
         if inspect.isgeneratorfunction(function) or (self.streams and not may_stream):
@@ -68,7 +85,8 @@ class Handler:
         named = [p for p in parameters if p.kind in BY_NAME]
         self._names = frozenset(p.name for p in named)
         self._whole = [p.name for p in named] == ["payload"] and not self._keywords
-        self._struct = self._build(named)
+        self._models: dict[str, Converter] = {}
+        self._convert = Converter(self._build(named))
 
     def _check_first(self, parameter: inspect.Parameter, first: str) -> None:
         """Find the parameter that was meant to come from the payload."""
@@ -104,6 +122,8 @@ class Handler:
         fields: list[Any] = []
         for parameter in named:
             kind = hints.get(parameter.name, Any)
+            if of_pydantic(kind):  # beyond msgspec: it is looked at afterwards
+                self._models[parameter.name], kind = Converter(kind), Any
             if parameter.default is inspect.Parameter.empty:
                 fields.append((parameter.name, kind))
             else:
@@ -117,35 +137,53 @@ class Handler:
         Unless it is ``strict``, text is read as what the annotation asks for.
 
         Raises:
-            BadRequest: a field is missing, unknown or of the wrong kind; the text names it.
+            BadRequest: a field is missing, unknown or of the wrong kind; the text names it, and
+                so does ``details``, ``{"field": "items[3].price"}``.
         """
         try:
             if self._whole:
-                return {"payload": msgspec.convert(payload, self._struct)}
-            if payload is None:
-                payload = {}
-            if not isinstance(payload, dict):
-                raise BadRequest(f"{self.name}: the payload must be an object")
-            unknown = payload.keys() - self._names
-            if unknown and not self._keywords:
-                raise BadRequest(f"{self.name}: there is no parameter {min(unknown)!r}")
-            built = msgspec.convert(payload, self._struct, strict=strict)
-        except msgspec.ValidationError as error:
-            raise BadRequest(f"{self.name}: {error}") from None
+                return {"payload": self._convert(payload)}
+            return self._named_arguments({} if payload is None else payload, strict)
+        except Mismatch as error:
+            details = {"field": error.place} if error.place else None
+            raise BadRequest(f"{self.name}: {error}", details=details) from None
+
+    def _named_arguments(self, payload: Any, strict: bool) -> dict[str, Any]:
+        if not isinstance(payload, dict):
+            raise Mismatch("the payload must be an object")
+        unknown = payload.keys() - self._names
+        if unknown and not self._keywords:
+            name = min(unknown)[:80]
+            details = {"field": name}
+            raise BadRequest(f"{self.name}: there is no parameter {name!r}", details=details)
+        built = self._convert(payload, strict=strict)
         arguments = {name: getattr(built, name) for name in self._names}
+        for name in self._models.keys() & payload.keys():
+            try:
+                arguments[name] = self._models[name](payload[name])
+            except Mismatch as error:
+                raise Mismatch(error.text, join(name, error.place)) from None
         if unknown:
             arguments.update({name: payload[name] for name in unknown})
         return arguments
 
-    async def call(self, caller: Any, arguments: dict[str, Any]) -> Any:
+    async def call(
+        self, caller: Any, arguments: dict[str, Any], ended: Callable[[], None] | None = None
+    ) -> Any:
         """Run the function; one that is not async runs in a thread.
 
-        Cancelling cancels it; a thread runs to its end, and its result is dropped.
+        Cancelling cancels it; a thread runs to its end, and its result is dropped. ``ended``
+        is called once, when it no longer runs.
         """
         loop = remember_loop()
-        if self._is_async:
+        if not self._is_async:
+            function = partial(self.function, FromThread(caller, loop), **arguments)
+            return await in_thread(function, ended)
+        try:
             return await self.function(caller, **arguments)
-        return await in_thread(partial(self.function, FromThread(caller, loop), **arguments))
+        finally:
+            if ended is not None:
+                ended()
 
     def stream(self, caller: Any, arguments: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """Begin a function that :attr:`streams`; who calls this closes it."""
@@ -153,10 +191,10 @@ class Handler:
         return self.function(caller, **arguments)  # type: ignore[no-any-return]
 
 
-def declare(
-    table: dict[str, Handler], function: F, *, first: str = CONNECTION, may_stream: bool = False
-) -> F:
+def declare(table: dict[str, Handler], function: F, **settings: Any) -> F:
     """Put a function into a table of handlers, under its name; return it as it was.
+
+    The ``settings`` are those of :class:`Handler`.
 
     Raises:
         ConfigError: there is one of the name, or it cannot be a handler.
@@ -164,7 +202,7 @@ def declare(
     name = function.__name__
     if name in table:
         raise ConfigError(f"{name!r} is declared twice")
-    table[name] = Handler(name, function, first=first, may_stream=may_stream)
+    table[name] = Handler(name, function, **settings)
     return function
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
@@ -53,13 +55,46 @@ class FromThread:
         return repr(self._caller)
 
 
-async def in_thread(function: Callable[[], Any]) -> Any:
+async def in_thread(function: Callable[[], Any], ended: Callable[[], None] | None = None) -> Any:
     """Call a user's function in a thread; await what it returns, if that wants to be.
 
-    Cancelling stops waiting: the thread runs to its end, and its result is dropped.
+    Cancelling stops waiting: the thread runs to its end, and its result is dropped. ``ended``
+    is called once, on the event loop, when no thread runs it or will.
     """
-    result = await asyncio.to_thread(_contained, function)
+    if ended is None:
+        result = await asyncio.to_thread(_contained, function)
+    else:
+        run = _Told(function, ended)
+        try:
+            result = await asyncio.to_thread(run)
+        except asyncio.CancelledError:
+            run.give_up()
+            raise
     return await result if inspect.isawaitable(result) else result
+
+
+class _Told:
+    """A call in a thread, at whose end somebody is told on the loop, also if it never begins."""
+
+    def __init__(self, function: Callable[[], Any], ended: Callable[[], None]) -> None:
+        self._function = function
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._taken = threading.Lock()  # by the thread, or by whoever gave up waiting for one
+
+    def __call__(self) -> Any:
+        if not self._taken.acquire(blocking=False):
+            return None
+        try:
+            return _contained(self._function)
+        finally:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._ended)
+
+    def give_up(self) -> None:
+        """Nobody waits any more: a thread that has not begun will not."""
+        if self._taken.acquire(blocking=False):
+            self._ended()
 
 
 def _contained(function: Callable[[], Any]) -> Any:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from ..codes import ERRORS, ErrorCode
 from ..errors import BadData, RequestError, request_error
 from . import messages as m
+from .conversion import Converter, Mismatch
 
 
 def answer_error(answer: m.Error) -> RequestError:
@@ -28,7 +27,7 @@ def answer_error(answer: m.Error) -> RequestError:
 
 
 def convert_result(payload: Any, kind: Any, what: str) -> Any:
-    """Turn a payload into ``kind``, anything that msgspec understands; None leaves it as it is.
+    """Turn a payload into ``kind``, any annotation; None leaves it as it is.
 
     Raises:
         BadData: it is not one; the text names the place.
@@ -36,6 +35,6 @@ def convert_result(payload: Any, kind: Any, what: str) -> Any:
     if kind is None:
         return payload
     try:
-        return msgspec.convert(payload, kind, str_keys=True)
-    except msgspec.ValidationError as error:
+        return Converter(kind)(payload, str_keys=True)
+    except Mismatch as error:
         raise BadData(f"the answer to {what} is no {kind!r}: {error}") from None

@@ -74,7 +74,8 @@ def plain_data(value: Any) -> Any:
     """Turn what an application publishes into plain data.
 
     Structs, dataclasses, tuples, enums, dates and the like become what msgspec makes of
-    them; text that is not valid Unicode is refused.
+    them, and a model of pydantic what it would be as JSON; text that is not valid Unicode is
+    refused.
 
     Raises:
         BadData: it cannot be put on the wire; the text says why.
@@ -83,13 +84,19 @@ def plain_data(value: Any) -> Any:
     if kind is bytes or kind is bytearray or kind is memoryview:
         return bytes(value)
     try:
-        built = msgspec.to_builtins(value, str_keys=True, builtin_types=(bytes,))
+        built = msgspec.to_builtins(value, str_keys=True, builtin_types=(bytes,), enc_hook=_dump)
         # Lone surrogates show here, not at a reader; tuples become what a reader will see.
         built = _unpack.decode(_pack.encode(built))
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise BadData(f"cannot be put on the wire: {error}") from None
     check_data(built)
     return built
+
+
+def _dump(value: Any) -> Any:
+    if hasattr(type(value), "__pydantic_serializer__"):
+        return value.model_dump(mode="json", by_alias=True)
+    raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
 
 
 pack_data = _pack.encode

@@ -312,6 +312,7 @@ class Connection(Liveness, Askable, Assignable):
             self.inflight = {}
         self.inflight[request_id] = task
         if len(self.inflight) == self.node.limits.inflight:
+            self.node.count("inflight_full")
             self.hold_reading()
 
     def internal_id(self) -> int:

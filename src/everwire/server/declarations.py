@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from msgspec.structs import replace
 
@@ -99,23 +99,15 @@ class Declarations:
         Raises:
             ConfigError: the arguments do not go together, or the pattern is none.
         """
-        limits = self.limits
         if latest:
             if history not in (None, 1):
                 raise ConfigError("latest keeps one message: leave history out")
-            history, history_ttl = 1, limits.meta_ttl if history_ttl is None else history_ttl
-        options = ChannelOptions(
-            history=limits.history if history is None else history,
-            history_ttl=limits.history_ttl if history_ttl is None else history_ttl,
-            history_bytes=limits.history_bytes if history_bytes is None else history_bytes,
-        )
+            history = 1
+            history_ttl = self.limits.meta_ttl if history_ttl is None else history_ttl
+        options = self._options(history, history_ttl, history_bytes)
         if on_overflow is not None:
             options = replace(options, on_overflow=checked_overflow(on_overflow, options))
-        if not isinstance(pattern, str):
-            raise ConfigError('write @wire.channel("a-pattern"): it takes the channels\' names')
-        parsed = ChannelPattern(pattern)
-        if any(rule.pattern.text == pattern for rule in self.handlers.rules):
-            raise ConfigError(f"channel {pattern!r} is declared twice")
+        parsed = self._parse(pattern)
         if token and (self.channel_tokens is None or grant is not None or own):
             remedy = (
                 "verify them by Everwire(channel_tokens=JWT(…)); they go with no grant and no own"
@@ -123,11 +115,12 @@ class Declarations:
             raise ConfigError(f"channel {pattern!r} wants tokens: {remedy}")
         rules = self.handlers.rules
         rule = ChannelRule(parsed, options, presence, None, grant, token, latest=latest)
+        whole = own or grant is not None or token  # without a function, too
         if own:
             self._declare_own(dataclasses.replace(rule, grant=grant or Grant()))
-        elif grant is not None or token:
+        elif whole:
             rules.append(rule)
-        if state is not None and (own or grant is not None or token):
+        if whole and state is not None:
             self.state(pattern)(state)
 
         def declare(function: F) -> F:
@@ -135,13 +128,13 @@ class Declarations:
                 raise ConfigError(f"channel {pattern!r} has a grant; it takes no function")
             handler = Handler(pattern, function)
             handler.takes(parsed.names, f"the channel {pattern!r}")
-            if token:  # it is a rule without a function, too
+            if whole:
                 at = next(n for n, one in enumerate(rules) if one.pattern is parsed)
                 rules[at] = dataclasses.replace(rules[at], handler=handler)
             else:
                 rules.append(dataclasses.replace(rule, handler=handler))
-                if state is not None:
-                    self.state(pattern)(state)
+            if state is not None and not whole:
+                self.state(pattern)(state)
             return function
 
         return declare
@@ -177,6 +170,23 @@ class Declarations:
             return function
 
         return declare
+
+    def _parse(self, pattern: str) -> ChannelPattern:
+        if not isinstance(pattern, str):
+            raise ConfigError('write @wire.channel("a-pattern"): it takes the channels\' names')
+        if any(rule.pattern.text == pattern for rule in self.handlers.rules):
+            raise ConfigError(f"channel {pattern!r} is declared twice")
+        return ChannelPattern(pattern)
+
+    def _options(
+        self, history: int | None, history_ttl: float | None, history_bytes: int | None
+    ) -> ChannelOptions:
+        limits = self.limits
+        return ChannelOptions(
+            history=limits.history if history is None else history,
+            history_ttl=limits.history_ttl if history_ttl is None else history_ttl,
+            history_bytes=limits.history_bytes if history_bytes is None else history_bytes,
+        )
 
     def _declare_own(self, rule: ChannelRule) -> None:
         if self.handlers.own is not None:
@@ -222,18 +232,99 @@ class Declarations:
         self.handlers.on_disconnect.append(handler)
         return function
 
-    def query(self, function: F) -> F:
+    @overload
+    def query(self, function: F) -> F: ...
+
+    @overload
+    def query(
+        self, *, concurrency: int | None = None, timeout: float | None = None
+    ) -> Callable[[F], F]: ...
+
+    def query(
+        self,
+        function: Any = None,
+        *,
+        concurrency: int | None = None,
+        timeout: float | None = None,
+    ) -> Any:
         """Declare a query: safe to repeat; answered with what the function returns.
 
         What an async generator yields is sent item by item, as fast as the client takes
         it: see :meth:`everwire.Client.stream`. It is closed when nobody listens any more.
+
+        Args:
+            function: the handler; without one, this is to be called with settings first.
+            concurrency: how many calls may run at a time on a node; others wait their
+                turn, within their time. A stream counts for as long as it lasts.
+            timeout: seconds that a call may take, waiting included (of a stream: each
+                part). A client may ask for less, not for more.
         """
-        return declare(self.handlers.queries, function, may_stream=True)
+        return self._declare(
+            self.handlers.queries,
+            function,
+            concurrency=concurrency,
+            timeout=timeout,
+            may_stream=True,
+        )
 
-    def command(self, function: F) -> F:
-        """Declare a command: runs once for its key, however often it is sent."""
-        return declare(self.handlers.commands, function)
+    @overload
+    def command(self, function: F) -> F: ...
 
-    def event(self, function: F) -> F:
-        """Declare what happens on an event: it is not answered."""
-        return declare(self.handlers.events, function)
+    @overload
+    def command(
+        self, *, concurrency: int | None = None, timeout: float | None = None
+    ) -> Callable[[F], F]: ...
+
+    def command(
+        self,
+        function: Any = None,
+        *,
+        concurrency: int | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Declare a command: runs once for its key, however often it is sent.
+
+        Args:
+            function: the handler; without one, this is to be called with settings first.
+            concurrency: see :meth:`query`.
+            timeout: see :meth:`query`; with a key, whose caller may be gone, the command
+                has this time for itself.
+        """
+        return self._declare(
+            self.handlers.commands, function, concurrency=concurrency, timeout=timeout
+        )
+
+    @overload
+    def event(self, function: F) -> F: ...
+
+    @overload
+    def event(
+        self, *, concurrency: int | None = None, timeout: float | None = None
+    ) -> Callable[[F], F]: ...
+
+    def event(
+        self,
+        function: Any = None,
+        *,
+        concurrency: int | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Declare what happens on an event: it is not answered.
+
+        Args:
+            function: the handler; without one, this is to be called with settings first.
+            concurrency: see :meth:`query`.
+            timeout: see :meth:`query`.
+        """
+        return self._declare(
+            self.handlers.events, function, concurrency=concurrency, timeout=timeout
+        )
+
+    @staticmethod
+    def _declare(table: dict[str, Handler], function: Any, **settings: Any) -> Any:
+        """Declare with or without parentheses."""
+
+        def put(function: F) -> F:
+            return declare(table, function, **settings)
+
+        return put if function is None else put(function)

@@ -17,6 +17,7 @@ from ..brokers import Broker
 from ..brokers.base import PresenceChange, Record
 from ..codes import CloseCode, ErrorCode
 from ..errors import RequestError
+from ..handling.handlers import Handler
 from ..hub.hub import Hub
 from ..hub.registry import Channel, Subscription
 from ..instrumentation import LimitedLog
@@ -84,6 +85,9 @@ class Node:
         self.draining = False
         self.access = Access(app.handlers.rules)
         self.tasks = TaskOwner(f"node {self.id}")
+        self.working = TaskOwner(f"node {self.id}")
+        """on requests of clients; see :mod:`.working`"""
+        self._slots: dict[Handler, asyncio.Semaphore] = {}
         self._opening: dict[str, asyncio.Future[None]] = {}
         self._emptied = asyncio.Event()
         self.pings = Pings()
@@ -164,7 +168,9 @@ class Node:
         await self.commands.stop()
         await self.farewells.finish(self.limits.close_timeout)
         await self.chores.finish(1.0)
+        self.working.cancel_all()
         self.tasks.cancel_all()
+        await self.working.wait_closed()
         await self.tasks.wait_closed()
         await self.broker.stop()
 
@@ -356,6 +362,15 @@ class Node:
     def new_secret(self) -> str:
         """A connection's secret: 128 random bits."""
         return token_urlsafe(16)
+
+    def slots(self, handler: Handler) -> asyncio.Semaphore | None:
+        """What a call of the handler has to acquire, if there may be only so many at a time."""
+        if handler.concurrency is None:
+            return None
+        found = self._slots.get(handler)
+        if found is None:
+            found = self._slots[handler] = asyncio.Semaphore(handler.concurrency)
+        return found
 
     def count(self, what: str) -> None:
         """Count something that happened."""

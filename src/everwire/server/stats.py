@@ -69,6 +69,7 @@ class NodeStats:
         dialects: of them, those of each dialect: ``json``, ``msgpack``, ``plain``.
         subscriptions: of all connections.
         channels: that anybody is, or was a moment ago, subscribed to.
+        working: requests that are being worked on, or wait for their turn.
         messages_in: whole messages that came.
         messages_out: messages that were written, deliveries included.
         bytes_in: bytes of the messages that came, after inflation.
@@ -94,6 +95,7 @@ class NodeStats:
     dialects: Mapping[str, int]
     subscriptions: int
     channels: int
+    working: int
     messages_in: int
     messages_out: int
     bytes_in: int
@@ -125,6 +127,7 @@ def snapshot(node: Node) -> NodeStats:
         dialects={name.rpartition(".")[2]: n for name, n in tuple(tally.dialects.items())},
         subscriptions=hub.subscriptions,
         channels=len(hub.channels),
+        working=len(node.working),
         messages_in=tally.messages_in,
         messages_out=hub.notes + hub.deliveries,
         bytes_in=tally.bytes_in,

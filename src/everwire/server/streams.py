@@ -76,6 +76,7 @@ def open_stream(connection: Connection, handler: Handler, message: m.Query) -> S
         )
     limit = connection.node.limits.streams
     if len(connection.streams) >= limit:
+        connection.node.count("streams_full")
         raise RequestError(
             f"{limit} streams are open, the most allowed", code=ErrorCode.RATE_LIMITED
         )
@@ -86,21 +87,38 @@ def open_stream(connection: Connection, handler: Handler, message: m.Query) -> S
 
 
 async def send_stream(
-    node: Node, connection: Connection, handler: Handler, message: m.Query, stream: Stream
+    node: Node,
+    connection: Connection,
+    handler: Handler,
+    message: m.Query,
+    stream: Stream,
+    seconds: float,
 ) -> None:
     """Send what the handler yields, to its end. Cancelling closes the handler.
+
+    Each part may take so many ``seconds``, and so may waiting for others of the same handler.
 
     Raises:
         RequestError: what the handler raises; or it took too long for a part, or a part
             is too big.
     """
     checked(message.payload)
-    parts = handler.stream(connection, handler.arguments(message.payload))
+    arguments = handler.arguments(message.payload)
+    slots = node.slots(handler)
+    if slots is not None:
+        try:
+            async with asyncio.timeout(seconds):
+                await slots.acquire()
+        except TimeoutError:
+            raise RequestError(code=ErrorCode.TIMEOUT) from None
+    parts = handler.stream(connection, arguments)
     try:
-        await _send_parts(node, connection, message, stream, parts)
+        await _send_parts(node, connection, message, stream, parts, seconds)
     finally:
         stream.closing = True
         await _close(node, handler, parts)
+        if slots is not None:
+            slots.release()
     connection.respond(message.id, None)
 
 
@@ -110,9 +128,9 @@ async def _send_parts(
     message: m.Query,
     stream: Stream,
     parts: AsyncGenerator[Any, None],
+    seconds: float,
 ) -> None:
     limits = node.limits
-    seconds = limits.request_timeout if message.timeout is None else message.timeout / 1000
     task = asyncio.current_task()
     unwritten = 0
     while True:
