@@ -245,6 +245,7 @@ async def calls_it_directly(conn: Connection) -> None:
 
 api = FastAPI()
 wire.attach(api, "/ws")
+wire.attach(api, "/ws", user=who, origins=["https://example.org"])
 
 
 async def serve() -> None:

@@ -27,6 +27,7 @@ class Handshake:
         query: of the URL, without the question mark; a server does not read it.
         origins: pages that may connect, where the listener has a list.
         secure: it came over TLS.
+        identity: who it is, where a host has found that out already.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Handshake:
     query: str = field(default="", repr=False)
     origins: frozenset[str] | None = None
     secure: bool = False
+    identity: object | None = None
 
 
 class Receiver(Protocol):

@@ -204,18 +204,40 @@ class Everwire(Declarations, Operations):
             server.close()
             await self.stop()
 
-    def attach(self, api: Any, path: str = "/ws") -> None:
-        """Serve inside a FastAPI or Starlette application.
+    def attach(
+        self,
+        api: Any,
+        path: str = "/ws",
+        *,
+        user: Any = None,
+        origins: Sequence[str] | None = None,
+    ) -> None:
+        """Serve inside a FastAPI or Starlette application, or a router that becomes part of one.
 
         The route is ``path``, with and without a slash at its end; the node starts and
-        stops with the application.
+        stops with the application. Dependencies of a FastAPI application, or router, hold
+        for this route as well.
+
+        Args:
+            api: the application; of a mounted one, the outermost.
+            path: where WebSockets are served; it may have parameters, as ``/{org}/ws``.
+            user: asks the application who connects: for FastAPI a dependency, which may
+                have dependencies of its own; for Starlette a function of the WebSocket,
+                async or not. It returns the user's name, an :class:`Identity`, an object
+                with ``user`` or ``id``, or None for nobody; what it raises turns away
+                (401: 4500, 403: 4501). Who it names needs no token, and one that comes is
+                not read. Whom it does not know goes the usual way, if there is one:
+                ``authenticate``, or ``allow_anonymous``.
+            origins: pages that may connect, as ``https://example.org``. With ``user``,
+                those of the same host always may, and no others may unless they are named
+                here; without, None lets every page connect.
 
         Raises:
-            ConfigError: ``api`` is neither.
+            ConfigError: ``api`` is neither, or another argument cannot be used.
         """
-        from .asgi import attach
+        from .attaching import attach
 
-        attach(self, api, path)
+        attach(self, api, path, user=user, origins=origins)
 
     def asgi(self) -> AsgiApp:
         """Return an ASGI application, to be served alone or mounted anywhere.

@@ -7,11 +7,10 @@ is unpacked for each. The host answers and sends WebSocket pings itself.
 from __future__ import annotations
 
 import asyncio
-import signal
-import threading
+import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +24,9 @@ from ..protocol.frames import Opcode, close_payload, frame, split_frames
 if TYPE_CHECKING:
     from ..limits import Limits
     from .app import Everwire
+    from .host_user import Host
 
-DRAIN_WINDOW = 0.5  # seconds over which a host that ends sends its clients away
+logger = logging.getLogger("everwire.server")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -53,6 +53,7 @@ class AsgiTransport:
         self._may_read.set()
         self._close: tuple[int, str] | None = None
         self._gone = asyncio.Event()
+        self._abort_host: Callable[[], None] | None = None
         self.receiver: Receiver | None = None
 
     # ---- Transport ---------------------------------------------------------------
@@ -85,6 +86,8 @@ class AsgiTransport:
 
     def abort(self) -> None:
         self._gone.set()
+        if self._abort_host is not None:
+            self._abort_host()
 
     def pause_reading(self) -> None:
         self._may_read.clear()
@@ -115,6 +118,7 @@ class AsgiTransport:
     async def run(self, receive: Receive, receiver: Receiver) -> None:
         """Carry messages both ways until the connection ends. Cancelling drops it."""
         self.receiver = receiver
+        self._abort_host = _abort_of(receive)
         tasks = TaskOwner("asgi connection")
         reader = tasks.start(self._read(receive, receiver), "reader")
         writer = tasks.start(self._write_out(), "writer")
@@ -135,8 +139,8 @@ class AsgiTransport:
 
     async def _read(self, receive: Receive, receiver: Receiver) -> tuple[int, str]:
         while True:
-            await self._may_read.wait()
             event = await receive()
+            await self._may_read.wait()  # whoever paused meanwhile wants this one held, too
             if event["type"] == "websocket.disconnect":
                 return event.get("code") or int(CloseCode.NO_STATUS), event.get("reason") or ""
             if event["type"] != "websocket.receive" or self._close is not None:
@@ -169,23 +173,38 @@ class AsgiTransport:
                     if self.receiver is not None:
                         self.receiver.resume_writing()
             if self._close is not None:
-                code, reason = self._close
-                text = close_payload(code, reason)[2:].decode()
-                with suppress(Exception):  # each host has its own for "it is gone"
-                    await self._asgi_send(
-                        {"type": "websocket.close", "code": int(code), "reason": text}
-                    )
+                await _close(self._asgi_send, *self._close)
                 return
             self._wake.clear()
             await self._wake.wait()
 
 
-class AsgiApp:
-    """An ASGI application that serves WebSockets at every path it is given."""
+def _abort_of(receive: Receive) -> Callable[[], None] | None:
+    """How to drop the host's own connection, or None.
 
-    def __init__(self, wire: Everwire, *, lifespan: bool) -> None:
+    ASGI has no word for it, and when an application returns, a host closes the connection
+    only after the peer has taken what is buffered: never, if the peer stands still.
+    uvicorn's ``receive`` is a method of the protocol that has the transport.
+    """
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    abort: Callable[[], None] | None = getattr(transport, "abort", None)
+    return abort
+
+
+class AsgiApp:
+    """An ASGI application that serves WebSockets at every path it is given.
+
+    Args:
+        wire: whose connections these are.
+        lifespan: start and stop it with the host.
+        host: what the host says of who connects, if it is asked.
+    """
+
+    def __init__(self, wire: Everwire, *, lifespan: bool, host: Host | None = None) -> None:
         self._wire = wire
         self._lifespan = lifespan
+        self._host = host
+        self._complained = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -199,7 +218,6 @@ class AsgiApp:
             await send({"type": "http.response.body", "body": b"this is a WebSocket endpoint\n"})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        node = self._wire.node
         await receive()  # websocket.connect
         offered = tuple(scope.get("subprotocols") or ())
         dialect = negotiate(offered)
@@ -207,14 +225,38 @@ class AsgiApp:
             await send({"type": "websocket.close", "code": int(CloseCode.TRY_AGAIN_LATER)})
             return
         await send({"type": "websocket.accept", "subprotocol": dialect.subprotocol})
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
+        headers = headers_of(scope)
+        identity = None
+        try:
+            node = self._wire.node
+            if self._host is not None:
+                identity = await self._host.identify(scope, headers)
+        except ConfigError as error:
+            self._complain(error)
+            await _close(send, CloseCode.INTERNAL_ERROR, "the application does not run")
+            return
+        except TurnedAway as refusal:
+            await _close(send, refusal.code, refusal.reason)
+            return
         client = scope.get("client") or ("", 0)
         remote = f"{client[0]}:{client[1]}"
         transport = AsgiTransport(send, node.limits, dialect.subprotocol, remote)
-        receiver = node.accept(transport, Handshake(scope["path"], headers, offered, remote))
-        await transport.run(receive, receiver)
+        if identity is not None:
+            headers = {}  # nothing asks for them any more, and the handshake is kept
+        secure = scope.get("scheme") == "wss"
+        handshake = Handshake(
+            scope["path"], headers, offered, remote, secure=secure, identity=identity
+        )
+        await transport.run(receive, node.accept(transport, handshake))
+
+    def _complain(self, error: ConfigError) -> None:
+        if not self._complained:
+            self._complained = True
+            logger.error(
+                "%s. A mounted application has no life of its own: attach to the outermost one, "
+                'as wire.attach(api, "/mounted/ws")',
+                error,
+            )
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -228,67 +270,22 @@ class AsgiApp:
                 return
 
 
-def attach(wire: Everwire, api: Any, path: str) -> None:
-    """See :meth:`everwire.Everwire.attach`."""
-    router = getattr(api, "router", None)
-    if router is None or not hasattr(router, "lifespan_context"):
-        raise ConfigError(
-            f"{api!r} is not a Starlette or FastAPI application; for others mount wire.asgi()"
-        )
-    from starlette.routing import WebSocketRoute
+class TurnedAway(Exception):
+    """Who connects is not let in; the WebSocket is closed with this code and reason."""
 
-    app = AsgiApp(wire, lifespan=False)
-    bare = path.rstrip("/")
-    for one in dict.fromkeys((bare or "/", f"{bare}/")):
-        router.routes.insert(0, WebSocketRoute(one, app))
-    inner = router.lifespan_context
-
-    @asynccontextmanager
-    async def lifespan(application: Any) -> AsyncIterator[Any]:
-        async with inner(application) as state:
-            await wire.start()
-            try:
-                with _drain_first(wire):
-                    yield state
-            finally:
-                await wire.stop()
-
-    router.lifespan_context = lifespan
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
 
 
-@contextmanager
-def _drain_first(wire: Everwire) -> Iterator[None]:
-    """Drain on SIGTERM and SIGINT before the host hears of them and closes the sockets.
+def headers_of(scope: Scope) -> Mapping[str, str]:
+    """The request's headers, names in lower case; of several of a name, the last one."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
-    A second signal goes to the host at once. Where signals cannot be handled (not in the
-    main thread), the host closes the sockets and the clients come back by themselves.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    tasks = TaskOwner("drain")
-    before: dict[int, Any] = {}
 
-    async def drain(number: int) -> None:
-        await wire.node.drain(DRAIN_WINDOW)
-        before[number](number, None)
-
-    def handle(number: int, frame: Any) -> None:
-        if wire.node.draining:
-            before[number](number, frame)
-        else:
-            wire.node.draining = True
-            loop.call_soon_threadsafe(lambda: tasks.start(drain(number)))
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        if callable(previous := signal.getsignal(number)):
-            before[number] = previous
-            signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for chained, previous in before.items():
-            if signal.getsignal(chained) is handle:
-                signal.signal(chained, previous)
-        tasks.cancel_all()
+async def _close(send: Send, code: int, reason: str) -> None:
+    """Close; a host whose client is gone may raise, each in its own way."""
+    text = close_payload(code, reason)[2:].decode()
+    with suppress(Exception):
+        await send({"type": "websocket.close", "code": int(code), "reason": text})

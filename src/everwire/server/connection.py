@@ -20,6 +20,7 @@ from ..protocol import messages as m
 from ..protocol.dialects import BadMessage, Dialect, wire_for
 from ..protocol.messages import error_message
 from ..protocol.states import CONNECTION, ConnectionState, check_way
+from . import auth
 from .askable import Askable
 from .asking import Asked
 from .assigning import Assignable, Visit
@@ -143,13 +144,17 @@ class Connection(Liveness, Askable, Assignable):
     def opened(self) -> None:
         """Greet, and start the clock for ``auth``."""
         node, limits = self.node, self.node.limits
-        if self.dialect.needs_auth or not node.lets_anonymous_in:
+        handed_over = auth.handed_over(self)
+        if self.dialect.needs_auth or not (handed_over or node.lets_anonymous_in):
             self.transport.limit(limits.auth)
         if self.dialect.needs_auth:
             self.send(node.hello(self.secret))
             node.wheel.add(self, limits.auth_timeout)
-        elif node.lets_anonymous_in and node.greets:
+        elif node.greets and (handed_over is not None or node.lets_anonymous_in):
+            self.identity = handed_over or self.identity
             greet_anonymous(node, self)
+        elif handed_over is not None:
+            self.ready(handed_over)
         elif node.lets_anonymous_in:
             self.to(ConnectionState.READY)
             node.users.add(self)
@@ -166,7 +171,8 @@ class Connection(Liveness, Askable, Assignable):
         """The user is known: serve requests."""
         self.node.users.remove(self)
         self.identity = identity
-        self.handshake = None
+        if auth.handed_over(self) is None:
+            self.handshake = None
         if self.state is not ConnectionState.READY:
             self.to(ConnectionState.READY)
         self.node.users.add(self)

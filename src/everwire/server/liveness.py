@@ -10,7 +10,7 @@ from ..protocol import messages as m
 from ..protocol.states import ConnectionState
 
 if TYPE_CHECKING:
-    from ..net.transport import Transport
+    from ..net.transport import Handshake, Transport
     from ..protocol.dialects import Wire
     from .node import Node
     from .rules import Identity
@@ -53,6 +53,7 @@ class Liveness:
     wire: Wire
     identity: Identity
     auth_in_flight: bool
+    handshake: Handshake | None
     paused: bool
     held_reading: int
     state: ConnectionState
@@ -87,7 +88,7 @@ class Liveness:
             return max(0.5, min(self._ping_due, dead) - now)
         if state in ALIVE:
             if self._has_expired():
-                self.close(CloseCode.TOKEN_REFUSED, "the token has expired")
+                self._expire()
                 return self.node.limits.close_timeout
             return self._tick_paused(now) if self.paused else self._tick_open(now)
         if state is ConnectionState.CONNECTING:
@@ -104,6 +105,13 @@ class Liveness:
         if expires is None:
             return False
         return self.node.wall() >= expires + (1.0 if self.auth_in_flight else 0.0)
+
+    def _expire(self) -> None:
+        """What says who it is holds no longer; whoever said it is asked again."""
+        if self.handshake is None:
+            self.close(CloseCode.TOKEN_REFUSED, "the token has expired")
+        else:  # kept for the host that handed the user over: no token is of use
+            self.close(CloseCode.TRY_AGAIN_LATER, "the sign-in has expired; connect again")
 
     def _tick_open(self, now: float) -> float:
         limits = self.node.limits

@@ -143,7 +143,8 @@ class Node:
     async def drain(self, window: float, hasten: asyncio.Event | None = None) -> None:
         """Send the clients away, each at its own moment within ``window`` seconds.
 
-        The last of them is left time to move before the window ends. Returns when all are
+        The last of them is left time to move before the window ends; what is being done
+        for those that stay till then is given half as long again. Returns when all are
         gone, or were closed. Cancelling stops waiting.
         """
         self.draining = True
@@ -153,8 +154,23 @@ class Node:
             reconnect_in = int(self.random.uniform(0, spread) * 1000)
             connection.send(m.Drain(reconnect_in, close_in))
         await self._wait_empty(window, hasten)
+        if hasten is None or not hasten.is_set():
+            await self._finish_requests(window / 2)
         self._close_all(CloseCode.DRAINING, "the node is draining")
         await self._wait_empty(self.limits.close_timeout, hasten)
+
+    async def _finish_requests(self, seconds: float) -> None:
+        """Begin no more requests, and wait for those that were begun, at most ``seconds``.
+
+        Who is closed without the answer to a command sends it again, to a node that may
+        not know that it ran.
+        """
+        begun = []
+        for connection in self.connections.values():
+            connection.hold_reading()
+            begun += [task for task in connection.inflight.values() if task is not None]
+        if begun:
+            await asyncio.wait(begun, timeout=seconds)
 
     async def stop(self) -> None:
         """Close what is left, stop the tasks, then the broker. Twice is once."""
