@@ -6,6 +6,7 @@ Durations are float seconds and sizes are bytes, unless a line says otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 
 from .errors import ConfigError
@@ -101,7 +102,8 @@ class Limits:
     request_timeout_max: float = 300.0
     """the longest that one may ask for, unless its handler has a timeout; also for events"""
     ping_interval: float = 20.0
-    """between pings of the server; proxies cut idle connections at 60 s"""
+    """between pings of the server, at least 1: it looks once a second; proxies cut idle
+    connections at 60 s"""
     ping_grace: float = 10.0
     """beyond the interval without an inbound byte; then the connection is dead (4408)"""
     probe: float = 5.0
@@ -167,16 +169,26 @@ class Limits:
         }
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            may_be_none = field.name.startswith("history") or field.name == "presence_grace"
-            least = 0 if may_be_none else 1e-9
-            if not isinstance(value, (int, float)) or value < least:
-                raise ConfigError(f"limit {field.name} must be a number above zero, not {value!r}")
+        may_be_zero = ("history", "presence_grace")
+        _check_numbers(self, [name for name in self.__slots__ if not name.startswith(may_be_zero)])
+        if self.ping_interval < 1.0:
+            raise ConfigError(
+                f"limit ping_interval must be at least 1 s, not {self.ping_interval!r}: a node "
+                "looks at its connections once a second"
+            )
         if self.write_low >= self.write_high:
             raise ConfigError("limit write_low must be below write_high")
         if self.hard_cap < self.message:
             raise ConfigError("limit hard_cap must not be below message")
+
+
+def _check_numbers(limits: Limits | ClientLimits, above_zero: Collection[str]) -> None:
+    for field in fields(limits):
+        name, value = field.name, getattr(limits, field.name)
+        number = isinstance(value, (int, float)) and value >= 0  # which NaN is not
+        if not number or (value == 0 and name in above_zero):
+            least = "above zero" if name in above_zero else "not below zero"
+            raise ConfigError(f"limit {name} must be a number {least}, not {value!r}")
 
 
 DEFAULTS = Limits()
@@ -238,6 +250,9 @@ class ClientLimits:
     """a message, until the server's ``hello`` says otherwise"""
     subscribe_batch: int = 200
     """channels in one ``subscribe``"""
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, ("message", "subscribe_batch"))
 
 
 CLIENT_DEFAULTS = ClientLimits()
