@@ -119,6 +119,7 @@ class Bench:
                 name="everwire bench",
                 headers=None,
                 ssl=None,
+                proxy=None,
                 connect_timeout=limits.connect_timeout,
             ),
             limits=limits,

@@ -18,7 +18,9 @@ from .client import Client
 from .handlers import Handlers
 from .observations import Record
 from .overflow import Overflow, checked_overflow
+from .proxies import checked_proxy
 from .records import SqliteOutbox
+from .settings import check_seconds, checked_limits
 from .target import Target
 from .tokens import Tokens, TokenSource
 
@@ -32,6 +34,7 @@ def connect(
     name: str = "",
     headers: Mapping[str, str] | None = None,
     ssl: Any = None,
+    proxy: str | None = None,
     handlers: Handlers | None = None,
     limits: ClientLimits | None = None,
     network: Network | None = None,
@@ -61,6 +64,9 @@ def connect(
         name: what the server's logs call this client.
         headers: more headers for the handshake.
         ssl: an ``ssl.SSLContext``, for ``wss``.
+        proxy: ``http://``, ``https://``, ``socks4://`` or ``socks5://``, then
+            ``user:password@host:port``; ``"environment"`` goes by ``ws_proxy``,
+            ``wss_proxy``, ``all_proxy``, ``https_proxy``, ``http_proxy`` and ``no_proxy``.
         handlers: what the client does for the server; see :class:`everwire.Handlers`.
         limits: sizes, counts and durations; see :class:`everwire.limits.ClientLimits`.
         network: where WebSockets come from; the default is the real network.
@@ -68,7 +74,8 @@ def connect(
         wall: the time in seconds since 1970.
         connect_timeout: seconds for one attempt; the default is the limits'.
         timeout: seconds for which entering waits, over as many attempts as fit; None: until
-            it is ready, or refused for good.
+            it is ready, or refused for good; 0 does not wait: the client connects by itself,
+            and what is published before is in the outbox.
         overflow: what happens when the outbox is full; see :data:`.overflow.Overflow`. The
             default is ``block`` for ``publish`` and ``reject`` for ``publish_nowait``.
         outbox: the path of a file, or a :class:`SqliteOutbox`: what is published survives the
@@ -77,9 +84,12 @@ def connect(
             :class:`~everwire.client.LinkLost`; see :mod:`everwire.client.observations`.
 
     Raises:
-        ConfigError: the URL or the dialect cannot be used, or there is no such policy.
+        ConfigError: the URL or the dialect cannot be used, there is no such policy, or
+            something is of the wrong type.
     """
-    limits = limits or ClientLimits()
+    limits = checked_limits(limits)
+    check_seconds("timeout", timeout)
+    check_seconds("connect_timeout", connect_timeout)
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
         raise ConfigError(not_a_url(url))
@@ -99,6 +109,7 @@ def connect(
         name=name,
         headers=headers,
         ssl=ssl,
+        proxy=checked_proxy(proxy),
         connect_timeout=limits.connect_timeout if connect_timeout is None else connect_timeout,
     )
     client = Client(

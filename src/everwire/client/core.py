@@ -166,9 +166,12 @@ class Core:
         self.origin = Origin("client")
         self._opened = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout or None):
                 await self.publisher.open()
                 self._tasks.start(self._run(), "session")
+                if self._timeout == 0:
+                    self._opened.cancel()  # nobody waits for it
+                    return
                 await self._opened
         except TimeoutError:
             last = self.session.failure
@@ -188,6 +191,8 @@ class Core:
         try:
             await self.session.run()
         except (EverwireError, OSError) as error:
+            if self._opened is not None and self._opened.cancelled() and not self._was_ready:
+                logger.warning("the client ended: %s", error)  # nobody waits to be told
             self._finish(error)
 
     def _failed(self, task: asyncio.Task[Any], error: BaseException) -> None:

@@ -109,6 +109,7 @@ class Link(RawLink):
         *,
         headers: Mapping[str, str] | None,
         ssl: Any,
+        proxy: str | None,
         seconds: float,
     ) -> None:
         """Open the WebSocket. Cancelling drops the attempt.
@@ -129,6 +130,7 @@ class Link(RawLink):
             subprotocols=(wanted,) if wanted else (),
             headers=headers,
             ssl=ssl,
+            proxy=proxy,
         )
         if transport.subprotocol != wanted:
             self.abort(CloseCode.PROTOCOL_ERROR, "the server does not speak the dialect")

@@ -20,6 +20,7 @@ from .pool_core import KeyedCore, PoolCore
 from .pool_members import PoolMember, check_size
 from .pool_network import PacedNetwork
 from .pool_strategies import Strategy, picker
+from .settings import check_seconds, checked_limits
 from .tokens import Tokens, TokenSource
 
 
@@ -31,6 +32,7 @@ class ClientOptions(TypedDict, total=False):
     name: str
     headers: Mapping[str, str] | None
     ssl: Any
+    proxy: str | None
     handlers: Handlers | None
     wall: Callable[[], float]
     overflow: Overflow | None
@@ -63,7 +65,7 @@ class Pool(Client):
         network: where WebSockets come from; the default is the real network.
         random: where chance comes from.
         connect_timeout: seconds for one attempt; one is made at a time for each host.
-        timeout: seconds for which entering waits; None for no end.
+        timeout: seconds for which entering waits; None for no end, 0 does not wait.
         options: more of :func:`everwire.connect`.
 
     Raises:
@@ -101,7 +103,10 @@ class Pool(Client):
             raise ConfigError("a pool needs at least one URL")
         if max_inflight < 1:
             raise ConfigError(f"max_inflight must be at least 1, not {max_inflight!r}")
-        limits = limits or ClientLimits()
+        limits = checked_limits(limits)
+        for name, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
+            check_seconds(name, seconds)
+        check_seconds("acquire_timeout", acquire_timeout, or_none=False)
         random = random or SystemRandom()
         door = PacedNetwork(
             network or connect_network(),

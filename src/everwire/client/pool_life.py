@@ -31,7 +31,7 @@ class PoolLife(ABC, Generic[T]):
         min_ready: members that must be ready before :meth:`open` returns.
         max_requests: under way on a member.
         acquire_timeout: seconds that a request waits for a member.
-        timeout: seconds that :meth:`open` waits; None for no end.
+        timeout: seconds that :meth:`open` waits; None for no end, 0 does not wait.
 
     Attributes:
         on_state: is called with each new state.
@@ -109,6 +109,9 @@ class PoolLife(ABC, Generic[T]):
         for member in self.members:
             self._tasks.start(self._opening(member), f"member {member.number}")
         self._check_opened()
+        if self._timeout == 0:
+            self._opened.cancel()  # nobody waits for it
+            return
         try:
             async with asyncio.timeout(self._timeout):
                 await self._opened

@@ -21,10 +21,10 @@ def checked_proxy(proxy: str | None) -> str | None:
     """
     if proxy is None or proxy == ENVIRONMENT:
         return proxy
-    parts = urlsplit(proxy)
+    parts = urlsplit(str(proxy))
     if parts.scheme not in SCHEMES or not parts.hostname:
         raise ConfigError(
-            f"{public_url(proxy)!r} is no proxy: {', '.join(SCHEMES)}://host:port, or "
+            f"{public_url(str(proxy))!r} is no proxy: {', '.join(SCHEMES)}://host:port, or "
             f"{ENVIRONMENT!r} for what the environment says"
         )
     return proxy

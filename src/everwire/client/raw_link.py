@@ -7,17 +7,21 @@ Rule 2: a link that ended tells nothing more, whatever its transport still does.
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..codes import CloseCode
 from ..errors import ClosedError, ClosedOK, ConnectionClosed, RequestTimeout
-from ..net.transport import ClientTransport, Network, Transport
+from ..net.transport import ClientTransport, Network, Transport, public_url
 from .forks import Origin
 from .heartbeat import Heartbeat, Verdict
 from .observe import of_payload, show, watched
+from .proxies import proxy_for
 from .stats import Traffic
+
+logger = logging.getLogger("everwire.client")
 
 
 class RawLink(ABC):
@@ -110,10 +114,14 @@ class RawLink(ABC):
 
         Raises:
             HandshakeRefused: an HTTP answer other than 101.
+            ConfigError: the environment names something that is no proxy.
             RequestTimeout: not within ``seconds``.
             ConnectionClosed: closed at once.
             OSError: no connection.
         """
+        proxy = proxy_for(url, proxy)
+        if proxy is not None:
+            logger.info("link %d: through the proxy %s", self.number, public_url(proxy))
         deadline = asyncio.timeout(seconds)
         try:
             async with deadline:

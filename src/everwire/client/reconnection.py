@@ -264,9 +264,14 @@ class Reconnection:
         Raises:
             EverwireError: or whatever ``error`` is: there is no use in trying again.
         """
+        opening = number == 1 and self._ready_at is None
         pause = self.after(error, by_us=by_us, standing=standing)
         why = str(error) or type(error).__name__
-        logger.info("link %d: %s; again in %.2f s", number, why, pause.seconds)
+        if opening:  # whoever waits wonders why; the attempts that follow are details
+            text = "not connected to %s yet: %s; again in %.2f s, and so on"
+            logger.warning(text, self._endpoint, why, pause.seconds)
+        else:
+            logger.info("link %d: %s; again in %.2f s", number, why, pause.seconds)
         if self._on_retry is not None:
             self._on_retry(pause.seconds, self._retries, error)
         await self.wait(pause)

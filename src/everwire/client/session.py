@@ -168,6 +168,7 @@ class Session:
                 target.url,
                 headers=target.headers,
                 ssl=target.ssl,
+                proxy=target.proxy,
                 seconds=target.connect_timeout,
             )
             if link is self._next:

@@ -22,6 +22,7 @@ from .overflow import Overflow, checked_overflow
 from .pings import NativePing, Ping, frame_of
 from .proxies import checked_proxy
 from .reconnection import Decide
+from .settings import check_seconds, checked_limits
 from .socket_core import SocketCore
 from .socket_hooks import Hooks, SocketStats
 from .socket_session import Headers, SocketTarget, Url, checked_url
@@ -110,7 +111,9 @@ class Socket(Hooks):
         self.on_error = on_error
         self.on_drop = on_drop
         self.on_state = on_state
-        limits = limits or ClientLimits()
+        limits = checked_limits(limits)
+        check_seconds("timeout", timeout, or_none=False)
+        check_seconds("ttl", ttl)
         target = SocketTarget(
             url=url if callable(url) else checked_url(url),
             subprotocols=tuple(subprotocols),

@@ -24,6 +24,7 @@ from .pool_members import PoolMember, check_size
 from .pool_network import PacedNetwork
 from .pool_strategies import Strategy, by_key
 from .reconnection import Decide
+from .settings import check_seconds, checked_limits
 from .socket import Socket
 from .socket_hooks import SocketStats
 from .socket_pool_core import SocketPoolCore
@@ -65,7 +66,7 @@ class SocketPool:
         limits: of each socket.
         network: where WebSockets come from; the default is the real network.
         random: where chance comes from.
-        timeout: seconds for which entering waits; None for no end.
+        timeout: seconds for which entering waits; None for no end, 0 does not wait.
         on_open: is called with a socket that has just connected, before anything else is sent
             on it: the place to subscribe anew.
         on_drop: is called with a message that will not be sent, and why.
@@ -97,7 +98,8 @@ class SocketPool:
         urls = [url] if isinstance(url, str) else list(url)
         if not urls:
             raise ConfigError("a pool needs at least one URL")
-        limits = limits or ClientLimits()
+        limits = checked_limits(limits)
+        check_seconds("timeout", timeout)
         random = random or SystemRandom()
         door = PacedNetwork(
             network or connect_network(), connect_timeout=limits.connect_timeout, random=random

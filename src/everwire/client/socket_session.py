@@ -19,7 +19,6 @@ from ..net.transport import Network, Transport, not_a_url, public_url
 from ..protocol.states import CONNECTION, ConnectionState as State, Machine
 from .pings import Ping
 from .provider import ask
-from .proxies import proxy_for
 from .reconnection import Decide, Reconnection, decide_for_socket
 from .socket_link import SocketLink, SocketLinkOwner
 from .stats import Traffic
@@ -185,9 +184,6 @@ class SocketSession:
         headers = target.headers
         if callable(headers):
             headers = await ask(headers, "headers")
-        proxy = proxy_for(url, target.proxy)
-        if proxy is not None:
-            logger.info("link %d: through the proxy %s", link.number, public_url(proxy))
         return await link.dial(
             self._network,
             url,
@@ -196,7 +192,7 @@ class SocketSession:
             subprotocols=target.subprotocols,
             headers=headers,
             ssl=target.ssl,
-            proxy=proxy,
+            proxy=target.proxy,
         )
 
     # ---- what its links tell -------------------------------------------------------

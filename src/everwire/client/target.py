@@ -21,4 +21,5 @@ class Target:
     name: str
     headers: Mapping[str, str] | None
     ssl: Any
+    proxy: str | None
     connect_timeout: float

@@ -42,7 +42,7 @@ class Pool(Client):
         network: where WebSockets come from; the default is the real network.
         random: where chance comes from.
         connect_timeout: seconds for one attempt; one is made at a time for each host.
-        timeout: seconds for which entering waits; None for no end.
+        timeout: seconds for which entering waits; None for no end, 0 does not wait.
         options: more of :func:`everwire.sync.connect`.
 
     Raises:

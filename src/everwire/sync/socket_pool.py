@@ -38,7 +38,7 @@ class SocketPool(Iterating[str | bytes]):
         limits: of each socket.
         network: where WebSockets come from; the default is the real network.
         random: where chance comes from.
-        timeout: seconds for which entering waits; None for no end.
+        timeout: seconds for which entering waits; None for no end, 0 does not wait.
         on_open: is called with a socket that has just connected, before anything else is sent
             on it: the place to subscribe anew.
         on_drop: is called with a message that will not be sent, and why.

@@ -18,10 +18,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from everwire import HandshakeRefused, Socket
+from everwire import HandshakeRefused, Pool, Socket, connect
 from everwire.limits import ClientLimits
 from everwire.net.attempts import Attempts
 from everwire.net.websocket import PicowsNetwork
+
+from ..world import FAST, application
 
 QUICK = ClientLimits(first_retry=0.1, backoff_base=0.1, backoff_cap=0.3, backoff_floor=0.05)
 LOOPS = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
@@ -231,6 +233,25 @@ def test_through_a_proxy_with_a_password_also_after_a_drop(
         play(scenario, run)
     assert "through the proxy http://127.0.0.1:" in caplog.text
     assert "secret" not in caplog.text
+
+
+@LOOPS
+@pytest.mark.parametrize("kind", [connect, Pool])
+def test_clients_and_pools_go_through_one_as_well(
+    kind: Callable[..., Any], run: Callable[..., Any]
+) -> None:
+    async def scenario() -> None:
+        proxy, wire = ConnectProxy("me:secret"), application()
+        async with wire.listen(port=0) as server, proxying(proxy) as address:
+            url = f"ws://127.0.0.1:{server.port}/ws"
+            async with kind(url, proxy=f"http://me:secret@{address}", limits=FAST) as client:
+                await client.publish("c", 1)
+                client.drop()
+                await client.publish("c", 2)
+            assert set(proxy.asked) == {f"127.0.0.1:{server.port}"}
+            assert len(proxy.asked) >= 2
+
+    play(scenario, run)
 
 
 @pytest.mark.parametrize(("status", "final"), [(407, True), (403, True), (502, False)])
