@@ -202,7 +202,9 @@ def test_a_channel_that_remembers_no_more_ids_is_told_with_the_remedy(
 def test_a_refused_token_is_told_in_one_line(guarded: Any, everwire: Start) -> None:
     child = everwire("bench", guarded.url, "--token", "t-eve", env={"EVERWIRE_RATE": "x"})
     assert child.wait() == 1
-    assert child.err == ["everwire: unauthenticated (200): unknown token"]
+    (line,) = child.err
+    assert line.startswith("everwire: unauthenticated (200): unknown token; ")
+    assert "--token" in line
 
 
 def test_a_channel_that_may_not_be_subscribed_to_is_told_in_one_line(
@@ -212,6 +214,7 @@ def test_a_channel_that_may_not_be_subscribed_to_is_told_in_one_line(
     assert child.wait() == 1
     assert len(child.err) == 1
     assert "bad_channel (300)" in child.err[0]
+    assert "--channel chat:bench" in child.err[0], "the remedy"
 
 
 def test_a_server_that_is_not_there_is_told_in_one_line(everwire: Start, free_port: int) -> None:
@@ -232,6 +235,9 @@ def test_a_server_that_is_not_there_is_told_in_one_line(everwire: Start, free_po
         (["ws://127.0.0.1:1", "--connections", "0", "--publishers", "0"], "nothing to do"),
         (["ws://127.0.0.1:1", "--connections", "2", "--channels", "401"], "raise --connections"),
         (["ws://127.0.0.1:1", "--dialect", "plain"], "'msgpack', 'json'"),
+        (["ws://127.0.0.1:1", "--ca", __file__], "only wss://"),
+        (["wss://127.0.0.1:1", "--ca", __file__], "no certificates in PEM"),
+        (["wss://127.0.0.1:1", "--ca", "absent.pem"], "absent.pem"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_status_2(

@@ -139,7 +139,9 @@ def test_the_token_may_come_from_a_variable(guarded: Any, everwire: Start) -> No
 def test_a_refused_token_ends_it_with_one_line(guarded: Any, everwire: Start) -> None:
     child = everwire("pub", guarded.url, "open", "1", "--token", "t-eve")
     assert child.wait() == 1
-    assert child.err[-1] == "everwire: unauthenticated (200): unknown token"
+    assert "unauthenticated (200): unknown token" in child.err[-1]
+    assert "--token" in child.err[-1]
+    assert "EVERWIRE_TOKEN" in child.err[-1]
     assert all(line.startswith("everwire: ") for line in child.err), "no traceback"
 
 

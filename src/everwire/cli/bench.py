@@ -20,7 +20,7 @@ from ..protocol.channels import check_channel
 from .bench_publisher import SMALLEST
 from .bench_report import lines, report
 from .bench_run import PER_CONNECTION, Bench, Result, Settings
-from .linking import dialect_option, token_option
+from .linking import ca_option, dialect_option, token_option, trusting
 from .logs import escape
 from .running import Failed, run, say, signals
 
@@ -109,6 +109,7 @@ def _count(name: str, default: int | None, least: int, text: str) -> Callable[[F
 )
 @dialect_option(("msgpack", "json"), "What to speak.")
 @token_option
+@ca_option
 def bench(path: Path | None, **values: Any) -> None:
     """Load the server at URL and report rates, latencies, and what went wrong.
 
@@ -162,6 +163,7 @@ def _check(settings: Settings) -> None:
     parts = urlsplit(settings.url)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
         raise click.BadParameter(not_a_url(settings.url), param_hint="URL")
+    trusting(settings.url, settings.ca)
     try:
         check_channel(f"{settings.channel}-00000000-{settings.channels}")
     except BadData as error:

@@ -30,6 +30,15 @@ from ..protocol.answers import answer_error
 from ..protocol.states import ConnectionState
 from .bench_histogram import Histogram
 
+REMEDIES = {
+    "403 dedupe_full": "a channel remembers so many message ids and no more: spread the load "
+    "over more --channels, or lower --rate or --duration",
+    "401 rate_limited": "the server limits the messages of a connection: use more --publishers",
+    "300 bad_channel": "channels that the server has are chosen with --channel: if it declares "
+    "chat:{room}, with --channel chat:bench",
+    "202 forbidden": "choose channels that may be published to with --channel, or another --token",
+}
+
 
 @dataclass(slots=True)
 class Totals:

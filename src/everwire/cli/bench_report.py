@@ -8,17 +8,12 @@ from typing import Any
 
 from .. import __version__
 from .bench_histogram import Histogram
+from .bench_load import REMEDIES
 from .bench_run import Result
 
 BUSY = 0.9  # of a core: from here on the figures are the generator's as much as the server's
 WIDTH = 40  # columns of a full bar
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
-REMEDIES = {
-    "403 dedupe_full": "a channel remembers so many message ids and no more: spread the load "
-    "over more --channels, or lower --rate or --duration",
-    "401 rate_limited": "the server limits the messages of a connection: use more --publishers",
-    "202 forbidden": "choose channels that may be published to with --channel, or another --token",
-}
 
 
 def report(result: Result) -> dict[str, Any]:

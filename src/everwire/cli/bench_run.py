@@ -12,15 +12,15 @@ from random import Random, SystemRandom
 from ..client.connect import connect_network
 from ..client.target import Target
 from ..client.tokens import Tokens
-from ..errors import EverwireError
+from ..errors import EverwireError, RequestError
 from ..limits import ClientLimits
 from ..net.attempts import Attempts
 from ..net.tasks import TaskOwner
 from ..protocol.dialects import dialect as find_dialect
-from .bench_load import Load, Peer, Totals
+from .bench_load import REMEDIES, Load, Peer, Totals
 from .bench_publisher import Publisher
 from .bench_subscriber import Subscriber
-from .linking import explain
+from .linking import explain, trusting
 from .running import Failed, Interrupt, spare_the_collector
 
 QUIET = 3.0  # seconds without anything coming after which nothing more is expected
@@ -35,6 +35,7 @@ class Settings:
 
     url: str
     token: str | None
+    ca: str | None
     dialect: str
     connections: int
     publishers: int
@@ -118,7 +119,7 @@ class Bench:
                 credentials=None,
                 name="everwire bench",
                 headers=None,
-                ssl=None,
+                ssl=trusting(settings.url, settings.ca),
                 proxy=None,
                 connect_timeout=limits.connect_timeout,
             ),
@@ -206,6 +207,8 @@ class Bench:
         settings = self.settings
         wanted = settings.connections + settings.publishers
         text = explain(settings.url, why) if why else f"{settings.url}: no answer"
+        if isinstance(why, RequestError) and (remedy := REMEDIES.get(f"{why.code} {why.name}")):
+            text += f"; {remedy}"
         if self.result.connected:
             text = f"{self.result.connected} of {wanted} connected; then: {text}"
         return Failed(text)

@@ -14,7 +14,7 @@ import msgspec
 from ..errors import BadData
 from ..protocol.channels import check_channel
 from .lines import stdin_lines, stdin_size
-from .linking import client_options, link_to
+from .linking import LinkOptions, client_options, link_to
 from .running import Failed, Interrupt, run, say, signals
 from .sending import Sender
 
@@ -49,8 +49,7 @@ def pub(
     text: bool,
     json: bool,
     timeout: float,
-    token: str | None,
-    dialect: str,
+    link: LinkOptions,
 ) -> None:
     """Publish DATA to CHANNEL; without it, or with -, each line of stdin.
 
@@ -63,7 +62,7 @@ def pub(
     if text and json:
         raise click.UsageError("a line is either --text or --json")
     parse = _text if text else _json if json else _json_or_text
-    if dialect != "plain":
+    if link.dialect != "plain":
         try:
             check_channel(channel)
         except BadData as error:
@@ -74,7 +73,7 @@ def pub(
             say("reading lines from the terminal; Ctrl-D ends them")
     else:
         lines = _single(data, parse)
-    run(_pub(url, channel, lines, parse, timeout, token=token, dialect=dialect))
+    run(_pub(url, channel, lines, parse, timeout, link))
 
 
 def _single(data: str, parse: Parse) -> AsyncIterator[bytes]:
@@ -111,9 +110,7 @@ async def _pub(
     lines: AsyncIterator[bytes],
     parse: Parse,
     timeout: float,  # noqa: ASYNC109 - of each line, not of this call
-    *,
-    token: str | None,
-    dialect: str,
+    link: LinkOptions,
 ) -> None:
     sender = Sender(channel, parse, timeout)
     reading, settling = Interrupt(), Interrupt()
@@ -128,14 +125,14 @@ async def _pub(
     with signals(on_signal):
         try:
             patience = min(timeout, 30.0)
-            async with link_to(url, token=token, dialect=dialect, patience=patience) as client:
+            async with link_to(url, link, patience=patience) as client:
                 with _progress(sender):
                     await reading.run(sender.send(client, lines))
                     await settling.run(sender.settled())
         finally:
             # Closing gave up what was left: now the fate of each line is known.
             if sender.begun:
-                for told in sender.summary("sent" if dialect == "plain" else "acknowledged"):
+                for told in sender.summary("sent" if link.dialect == "plain" else "acknowledged"):
                     say(told)
     if reading.called:
         raise Failed(f"interrupted after line {sender.read}; what follows was not sent")

@@ -11,7 +11,7 @@ import msgspec
 
 from ..client import Client, Gap, Message
 from ..protocol.messages import Position
-from .linking import client_options, link_to
+from .linking import LinkOptions, client_options, link_to
 from .output import Output, PositionFile, Positions
 from .running import Failed, Interrupt, run, signals
 
@@ -48,8 +48,7 @@ def sub(
     path: Path | None,
     since: tuple[str, ...],
     count: int | None,
-    token: str | None,
-    dialect: str,
+    link: LinkOptions,
 ) -> None:
     """Print the messages of CHANNELs, as they come, one JSON object a line.
 
@@ -60,14 +59,14 @@ def sub(
     stderr. It reconnects and goes on from where it was until it is interrupted or the
     server refuses it.
     """
-    if dialect == "plain" and (path or since):
+    if link.dialect == "plain" and (path or since):
         raise click.UsageError(
             "the dialect plain has no positions: --position and --since need another"
         )
     file = PositionFile(path) if path else None
     positions = dict(file.positions) if file else {}
     positions |= _parse_since(since, channels)
-    run(_sub(url, channels, file, positions, count, token=token, dialect=dialect))
+    run(_sub(url, channels, file, positions, count, link))
 
 
 def _parse_since(lines: tuple[str, ...], channels: tuple[str, ...]) -> Positions:
@@ -94,9 +93,7 @@ async def _sub(
     file: PositionFile | None,
     positions: Positions,
     count: int | None,
-    *,
-    token: str | None,
-    dialect: str,
+    link: LinkOptions,
 ) -> None:
     interrupt = Interrupt()
     failures: list[OSError] = []
@@ -111,7 +108,7 @@ async def _sub(
         printer = _Printer(output, count, interrupt)
 
         async def work() -> None:
-            async with link_to(url, token=token, dialect=dialect) as client:
+            async with link_to(url, link) as client:
                 async with asyncio.TaskGroup() as group:
                     for channel in dict.fromkeys(channels):
                         since = positions.get(channel)
