@@ -29,10 +29,7 @@ TOKEN_OFFER = "everwire.token."  # a subprotocol that carries a token, for brows
 
 def on_auth(node: Node, connection: Connection, message: m.Auth) -> None:
     """Find out who it is. Until then, what else comes waits."""
-    blocked = node.refusals.blocked(connection.remote, node.wheel.now)
-    if blocked and connection.identity is node.anonymous:
-        node.count("auths_throttled")
-        connection.close(CloseCode.RATE_LIMITED, "too many refused auths from your address")
+    if _is_throttled(node, connection):
         return
     unknown = [feature for feature in message.require if feature not in FEATURES]
     if unknown:
@@ -50,10 +47,22 @@ def on_auth(node: Node, connection: Connection, message: m.Auth) -> None:
     node.tasks.start(_authenticate(node, connection, message, turn, first), "auth")
 
 
+def _is_throttled(node: Node, connection: Connection) -> bool:
+    """Close whoever comes from an address that had its chances; who is known stays."""
+    blocked = node.refusals.blocked(connection.remote, node.wheel.now)
+    if blocked and connection.identity is node.anonymous:
+        node.count("auths_throttled")
+        connection.close(CloseCode.RATE_LIMITED, "too many refused auths from your address")
+        return True
+    return False
+
+
 async def _authenticate(
     node: Node, connection: Connection, message: m.Auth, turn: Turn, first: bool
 ) -> None:
     try:
+        if _is_throttled(node, connection):  # by those that came at the same time
+            return
         identity = await _identify(node, connection, message)
         _check_still_good(node, identity)
         if connection.state not in (ConnectionState.AUTHENTICATING, ConnectionState.READY):
