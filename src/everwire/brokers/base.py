@@ -248,6 +248,17 @@ class Broker(ABC):
             BrokerUnavailable: it cannot be reached.
         """
 
+    @abstractmethod
+    async def restart(self, channel: str, epoch: str) -> None:
+        """Give a channel a new epoch, if it is still ``epoch``; what is held stays.
+
+        For a broker that has lost what it acknowledged: the numbers that it will give again
+        must not be taken for those that it gave before.
+
+        Raises:
+            BrokerUnavailable: it cannot be reached.
+        """
+
     # ---- presence ---------------------------------------------------------------
 
     @abstractmethod

@@ -140,6 +140,11 @@ class MemoryBroker(Broker):
         found = (streams.get(channel) for channel in channels)
         return [NOWHERE if stream is None else stream.position for stream in found]
 
+    async def restart(self, channel: str, epoch: str) -> None:
+        stream = self.memory.streams.get(channel)
+        if stream is not None and stream.epoch == epoch:
+            stream.restart(self.memory.new_epoch())
+
     async def presence_add(
         self, channel: str, member: Member, instance: str = "", instead: str | None = None
     ) -> None:

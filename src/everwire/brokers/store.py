@@ -43,7 +43,7 @@ class Memory:
         self.leases: dict[str, float] = {}
         self._given_up: set[str] = set()
         """nodes that run, and whose lease ran out all the same"""
-        self._new_epoch = new_epoch
+        self.new_epoch = new_epoch
         self._unswept: list[str] = []
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -121,7 +121,7 @@ class Memory:
         """
         if len(self.streams) >= self.limits.channels:
             self._forget_one(now)
-        stream = self.streams[channel] = Stream(self._new_epoch(), now)
+        stream = self.streams[channel] = Stream(self.new_epoch(), now)
         stream.listeners = self.listeners(channel)
         return stream
 
@@ -149,7 +149,7 @@ class Memory:
         stream = self.streams.get(channel)
         if stream is None:
             if channel not in self.subscribed:  # asking about a channel does not make it
-                return Stream(self._new_epoch(), now)
+                return Stream(self.new_epoch(), now)
             stream = self.open(channel, now)
         stream.used = now
         self.held += stream.trim(now, options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from ..protocol.messages import Position
 from .base import BrokerEvents, ChannelOptions, Page, Record
 
@@ -166,6 +168,12 @@ class Stream:
         self._kept.clear()
         self._head = self.size = 0
         return grown
+
+    def restart(self, epoch: str) -> None:
+        """Count on in another epoch, with what is held."""
+        self.epoch = epoch
+        for index in range(self._head, len(self._records)):
+            self._records[index] = msgspec.structs.replace(self._records[index], epoch=epoch)
 
     def read(self, since: Position | None, limit: int, limit_bytes: int) -> Page:
         """See :meth:`everwire.brokers.base.Broker.read`."""

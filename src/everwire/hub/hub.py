@@ -241,7 +241,7 @@ class Hub:
         if channel.last is None:
             channel.epoch, channel.last, channel.last_id = top.epoch, top.offset, top.id
         elif channel.epoch != top.epoch:
-            self._renumber(channel, top)
+            self.renumber(channel, top)
 
     def _admit(self, channel: Channel) -> None:
         """Join those that were waiting for the broker to tell of what they had read."""
@@ -255,11 +255,12 @@ class Hub:
 
         Where there is none, from this message: the hole before it is seen by its number.
         """
-        self._renumber(channel, Position(record.epoch, record.offset, record.id))
+        self.renumber(channel, Position(record.epoch, record.offset, record.id))
         for listener in channel.listeners:
             listener.tell(channel, record)
 
-    def _renumber(self, channel: Channel, top: Position) -> None:
+    def renumber(self, channel: Channel, top: Position) -> None:
+        """Take ``top`` for the channel's last message: everybody goes on from history."""
         behind = self.detach(list(channel.subscriptions.values()))
         behind += channel.waiting
         channel.waiting = []

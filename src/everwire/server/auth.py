@@ -11,6 +11,7 @@ from ..errors import Forbidden, RequestError, Unauthorized, Unavailable
 from ..protocol import messages as m
 from ..protocol.states import ConnectionState
 from . import assigning, subscribing
+from .connection import public_id
 from .handlers import call_flexibly, checked
 from .identity.cookies import read_cookies
 from .identity.origins import may_use_cookies
@@ -87,7 +88,7 @@ async def _authenticate(
 
 
 async def _identify(node: Node, connection: Connection, message: m.Auth) -> Identity:
-    handed = handed_over(connection)
+    handed = connection.handed_over
     if handed is not None:
         return handed
     function = node.app.handlers.authenticate
@@ -124,12 +125,6 @@ async def _identify(node: Node, connection: Connection, message: m.Auth) -> Iden
     if not hasattr(identity, "user"):
         raise TypeError(f"authenticate must return an Identity, not {identity!r}")
     return identity  # type: ignore[no-any-return]
-
-
-def handed_over(connection: Connection) -> Identity | None:
-    """Who it is by the word of the host that we live in; that holds for good."""
-    handshake = connection.handshake
-    return None if handshake is None else handshake.identity  # type: ignore[return-value]
 
 
 def _headers(connection: Connection) -> tuple[dict[str, str], bool]:
@@ -188,7 +183,8 @@ async def _subscribe(node: Node, connection: Connection, message: m.Auth) -> Non
     identity = connection.identity
     old = _replaced(node, connection, message)
     wanted = message.subscribe[: node.limits.subscribe_batch]
-    instead = None if old is None else old.id
+    # Where it is at another node, the broker knows whose it is.
+    instead = None if message.replaces is None else public_id(message.replaces)
     results, begun = await subscribing.subscribe(node, connection, wanted, instead)
     assigned = await assigning.begin(node, connection, instead)
     expires = None

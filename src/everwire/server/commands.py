@@ -41,10 +41,10 @@ class Scope(msgspec.Struct, frozen=True, gc=False):
 def scope_of(connection: Connection, name: str, key: str, digest: bytes) -> Scope:
     """The scope of a command.
 
-    The anonymous have no name, and their keys may be guessed by each other: theirs are by the
-    client's instance, which only it knows, or else by what is to be done.
+    The anonymous have no name, and their keys may be guessed by each other. With what is to be
+    done in the scope, a retry still finds itself, and nobody can take a key away from others.
     """
-    user = connection.user or f"\x00{connection.instance or digest.hex()}"
+    user = connection.user or f"\x00{digest.hex()}"
     tenant = connection.identity.tenant
     return Scope(f"{len(tenant)}:{tenant}{user}", f"{len(name)}:{name}{key}")
 

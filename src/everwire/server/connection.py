@@ -12,7 +12,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from ..codes import CloseCode, ErrorCode
+from ..codes import CloseCode, ErrorCode, reconnects
 from ..errors import RequestError
 from ..hub.registry import Subscription
 from ..net.transport import Handshake, Transport
@@ -20,7 +20,6 @@ from ..protocol import messages as m
 from ..protocol.dialects import BadMessage, Dialect, wire_for
 from ..protocol.messages import error_message
 from ..protocol.states import CONNECTION, ConnectionState, check_way
-from . import auth
 from .askable import Askable
 from .asking import Asked
 from .assigning import Assignable, Visit
@@ -133,6 +132,12 @@ class Connection(Liveness, Askable, Assignable):
     def user(self) -> str:
         return self.identity.user
 
+    @property
+    def handed_over(self) -> Identity | None:
+        """Who it is by the word of the host that we live in; that holds for good."""
+        handshake = self.handshake
+        return None if handshake is None else handshake.identity  # type: ignore[return-value]
+
     def __repr__(self) -> str:
         return (
             f"<Connection {self.id} user={self.user!r} {self.state} {self.dialect.name} "
@@ -144,7 +149,7 @@ class Connection(Liveness, Askable, Assignable):
     def opened(self) -> None:
         """Greet, and start the clock for ``auth``."""
         node, limits = self.node, self.node.limits
-        handed_over = auth.handed_over(self)
+        handed_over = self.handed_over
         if self.dialect.needs_auth or not (handed_over or node.lets_anonymous_in):
             self.transport.limit(limits.auth)
         if self.dialect.needs_auth:
@@ -171,7 +176,7 @@ class Connection(Liveness, Askable, Assignable):
         """The user is known: serve requests."""
         self.node.users.remove(self)
         self.identity = identity
-        if auth.handed_over(self) is None:
+        if self.handed_over is None:
             self.handshake = None
         if self.state is not ConnectionState.READY:
             self.to(ConnectionState.READY)
@@ -232,7 +237,7 @@ class Connection(Liveness, Askable, Assignable):
         if self.state is not ConnectionState.CLOSED:
             if self.state is not ConnectionState.CLOSING:
                 self.node.tally.closed(code)
-            self._release(code, reason)
+            self._release(code, reason, stays=code not in _GOODBYE)
             self.to(ConnectionState.CLOSED)
             self.node.users.remove(self)
             self.node.closed(self)
@@ -365,18 +370,21 @@ class Connection(Liveness, Askable, Assignable):
             return
         self.node.tally.closed(code)
         self.node.hub.flush()  # what was promised before goes out before
-        self._release(code, reason)
+        self._release(code, reason, stays=reconnects(code) or code == CloseCode.REPLACED)
         self.to(ConnectionState.CLOSING)
         self.transport.close(code, reason)
         self.node.wheel.add(self, self.node.limits.close_timeout)
 
-    def _release(self, code: int, reason: str) -> None:
-        """Leave all channels; cancel what runs for this connection. Twice is once."""
+    def _release(self, code: int, reason: str, *, stays: bool) -> None:
+        """Leave all channels; cancel what runs for this connection. Twice is once.
+
+        With ``stays`` its client may be back in a moment.
+        """
         node = self.node
         for subscription in list(self.subscriptions.values()):
             node.hub.remove(subscription)
         if self.subscriptions or self.channels:
-            node.left(self, list(self.subscriptions.values()))
+            node.left(self, list(self.subscriptions.values()), stays=stays)
         self.subscriptions.clear()
         self.channels.clear()
         self.behind = NOTHING
@@ -401,5 +409,7 @@ class Connection(Liveness, Askable, Assignable):
             self._writable.set_result(None)
 
 
+_GOODBYE = (CloseCode.NORMAL, CloseCode.NO_STATUS)
+"""what a client closes with that does not mean to come back"""
 _READY = ConnectionState.READY
 _ENDED = (ConnectionState.CLOSING, ConnectionState.CLOSED)

@@ -8,7 +8,6 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from random import Random
 from secrets import token_hex, token_urlsafe
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from ..net.transport import Handshake, Receiver, Transport
 from ..protocol import messages as m
 from ..protocol.dialects import dialect
 from ..protocol.states import ConnectionState
-from . import auth, presence, recovering, requests
+from . import auth, recovering, requests
 from .access import Access, Channelled
 from .chores import Chores
 from .commands import CommandLog
@@ -36,6 +35,7 @@ from .identity.refusals import Refusals
 from .identity.revocations import Revocations
 from .liveness import Pings
 from .others import Others
+from .presence import Presence
 from .rates import Addresses, slow_down
 from .rules import Identity
 from .stats import Tally
@@ -76,6 +76,7 @@ class Node:
         handlers = app.handlers
         self.greets = bool(handlers.on_connect or handlers.on_disconnect or handlers.own)
         self.farewells = Farewells(self)
+        self.presence = Presence(self)
         self.counters: Counter[str] = Counter()
         self.tally = Tally()
         self.started_at = 0.0
@@ -124,7 +125,7 @@ class Node:
         loop = asyncio.get_running_loop()
         self.log = LimitedLog(logger, loop.time)
         self.chores = Chores(self.tasks, self.log)
-        self.hub = Hub(loop, self._recover, presence.tell_presence, self._overflow, self.limits)
+        self.hub = Hub(loop, self._recover, self.presence.on_change, self._overflow, self.limits)
         self.on_record = self.hub.on_record
         self.wheel = Wheel(loop)
         self.started_at = self.wheel.now
@@ -237,13 +238,19 @@ class Node:
         if not self.connections:
             self._emptied.set()
 
-    def left(self, connection: Connection, subscriptions: Sequence[Subscription]) -> None:
-        """A connection left all its channels at once."""
+    def left(
+        self,
+        connection: Connection,
+        subscriptions: Sequence[Subscription],
+        *,
+        stays: bool = False,
+    ) -> None:
+        """A connection left channels; with ``stays`` its client may come back."""
         for subscription in subscriptions:
             channel = subscription.channel
             rule = self.access.place(channel.name).rule
             if rule is not None and rule.presence:
-                self.disappear(channel.key, connection.id)
+                self.presence.disappear(connection, channel.key, stays=stays)
 
     # ---- messages ----------------------------------------------------------------
 
@@ -329,10 +336,6 @@ class Node:
         if key not in self.hub.channels and key not in self._opening:
             await self.broker.unsubscribe([key])
 
-    def disappear(self, key: str, connection: str) -> None:
-        """End a connection's presence in a channel."""
-        self.chores.add(lambda: self.broker.presence_remove(key, connection))
-
     def on_presence(self, channel: str, change: PresenceChange) -> None:
         self.hub.on_presence(channel, change)
 
@@ -401,8 +404,7 @@ class Node:
         """Send in full what a reader was not sent of presence while it was too slow."""
         missed, connection.presence_missed = connection.presence_missed, {}
         for subscription in missed:
-            show = presence.show_presence
-            self.chores.add(partial(show, self, connection, subscription))
+            self.presence.show(connection, subscription)
 
     def log_defect(self, where: str, kind: str = "") -> None:
         """Log the exception being handled: it is nobody's answer.

@@ -1,10 +1,18 @@
-"""Who is in a channel: joining, being shown, and telling those who watch."""
+"""Who is in a channel: joining, being shown, and telling those who watch.
+
+The broker knows who is present. Those who watch a channel are sent the whole once, and then
+what changes. Each change names the version before it: where one is missing, or a comparison
+with the broker shows that one was, they are sent the whole again.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ..brokers.base import PresenceChange
+from ..brokers.base import Members, PresenceChange
 from ..hub.registry import Channel, Subscription
 from ..protocol import messages as m
 from ..protocol.data import plain_data
@@ -16,36 +24,184 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .node import Node
 
+READINGS = 3  # of who is present, while changes come in between
+
 _LIVE = (SubscriptionState.RECOVERING, SubscriptionState.SUBSCRIBED)
 
 
-async def appear(
-    node: Node,
-    connection: Connection,
-    granted: Channelled,
-    subscription: Subscription,
-    instead: str | None,
-) -> None:
-    """Make the connection present, unless it left meanwhile."""
-    if subscription.state is SubscriptionState.UNSUBSCRIBED:
-        return
-    info = shown_info(connection, granted)
-    member = m.Member(connection.id, connection.user, plain_data(info))
-    await node.broker.presence_add(granted.key, member, connection.instance, instead)
+class _Shown:
+    """What those who watch a channel have been told."""
+
+    __slots__ = ("changed", "partly", "version")
+
+    def __init__(self) -> None:
+        self.version: int | None = None
+        """None: the whole is being read"""
+        self.changed = False
+        """a change came while it was"""
+        self.partly = False
+        """there are more members than are listed"""
 
 
-async def show_presence(node: Node, connection: Connection, subscription: Subscription) -> None:
-    """Send who is present, and from now on who comes and goes."""
-    channel = subscription.channel
-    if subscription.state in _LIVE:
+class Presence:
+    """A node's part in presence."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._shown: dict[Channel, _Shown] = {}
+        self._leaving: deque[tuple[float, str, str]] = deque()
+        """members in their time of grace, and its end"""
+
+    # ---- being present -----------------------------------------------------------
+
+    def appear(
+        self,
+        connection: Connection,
+        granted: Channelled,
+        subscription: Subscription,
+        instead: str | None,
+    ) -> None:
+        """Make a connection present, in the place of the connection ``instead``."""
+        self._node.chores.add(partial(self._appear, connection, granted, subscription, instead))
+
+    async def _appear(
+        self,
+        connection: Connection,
+        granted: Channelled,
+        subscription: Subscription,
+        instead: str | None,
+    ) -> None:
+        if subscription.state is SubscriptionState.UNSUBSCRIBED:  # it left meanwhile
+            return
+        info = shown_info(connection, granted)
+        member = m.Member(connection.id, connection.user, plain_data(info))
+        await self._node.broker.presence_add(granted.key, member, connection.instance, instead)
+
+    def disappear(self, connection: Connection, key: str, *, stays: bool) -> None:
+        """End a connection's presence in a channel.
+
+        With ``stays`` its client may be back in a moment: then it is the others' to see only
+        if it does not come. A client that does not say who it is could not be known again.
+        """
+        grace = self._node.limits.presence_grace if stays and connection.instance else 0.0
+        if grace:
+            self._leaving.append((self._node.wheel.now + grace, key, connection.id))
+        remove = self._node.broker.presence_remove
+        self._node.chores.add(partial(remove, key, connection.id, grace))
+
+    def tick(self, now: float) -> None:
+        """Remove those whose time of grace is over."""
+        while self._leaving and self._leaving[0][0] <= now:
+            _, key, connection = self._leaving.popleft()
+            self._node.chores.add(partial(self._node.broker.presence_remove, key, connection))
+
+    def restore(self) -> None:
+        """The broker has given up this node, or lost what it knew: tell it anew."""
+        node = self._node
+        node.count("presence_restored")
+        for connection in node.connections.values():
+            for name, subscription in connection.subscriptions.items():
+                granted = connection.channels.get(name)
+                if granted is not None and granted.presence:
+                    self.appear(connection, granted, subscription, None)
+
+    # ---- watching ----------------------------------------------------------------
+
+    def show(self, connection: Connection, subscription: Subscription) -> None:
+        """Send who is present, and from now on who comes and goes."""
+        self._node.chores.add(partial(self._show, connection, subscription))
+
+    async def _show(self, connection: Connection, subscription: Subscription) -> None:
+        if subscription.state not in _LIVE:
+            return
+        channel = subscription.channel
+        shown = self._shown.get(channel)
+        if shown is None or not channel.watchers:
+            shown = self._shown[channel] = _Shown()
         channel.watchers[connection] = subscription
-    members = await node.broker.presence(channel.key, node.limits.presence_members)
-    if subscription.state in _LIVE:
-        connection.send(m.Presence(channel.sid, True, list(members.members), [], members.count))
+        members = await self._read(channel, shown)
+        if subscription.state in _LIVE:
+            connection.send(_whole(channel, members))
+
+    async def _read(self, channel: Channel, shown: _Shown) -> Members:
+        """Read who is present, and not less than those who watch were told already."""
+        members = await self._read_once(channel, shown)
+        for _ in range(READINGS - 1):
+            if shown.version is None:
+                if not shown.changed:
+                    break
+            elif members.version == shown.version or members.version > shown.version > 0:
+                break
+            members = await self._read_once(channel, shown)
+        if shown.version is None:
+            shown.version = members.version
+        shown.partly = members.count > self._node.limits.presence_members
+        return members
+
+    async def _read_once(self, channel: Channel, shown: _Shown) -> Members:
+        shown.changed = False
+        return await self._node.broker.presence(channel.key, self._node.limits.presence_members)
+
+    def on_change(self, channel: Channel, change: PresenceChange) -> None:
+        """The members of a channel that is watched changed."""
+        shown = self._shown.get(channel)
+        if shown is None:
+            return
+        if shown.version is None:
+            shown.changed = True
+        elif change.version == shown.version or 0 < change.version < shown.version:
+            pass  # it is in what was read
+        elif change.before != shown.version:
+            self._again(channel, shown)
+        else:
+            shown.version = change.version
+            self._tell(channel, shown, change)
+
+    def _tell(self, channel: Channel, shown: _Shown, change: PresenceChange) -> None:
+        joined = list(change.joined)
+        if change.count > self._node.limits.presence_members:
+            shown.partly, joined = True, []
+        elif shown.partly:  # there are few enough to be listed
+            self._again(channel, shown)
+            return
+        left = list(change.left)
+        _send(channel, m.Presence(channel.sid, False, joined, left, change.count))
+
+    def _again(self, channel: Channel, shown: _Shown) -> None:
+        """Have everybody who watches sent the whole."""
+        shown.version = None
+        self._node.count("presence_repairs")
+        self._node.chores.add(partial(self._show_all, channel, shown))
+
+    async def _show_all(self, channel: Channel, shown: _Shown) -> None:
+        members = await self._read(channel, shown)
+        _send(channel, _whole(channel, members))
+
+    # ---- comparing ---------------------------------------------------------------
+
+    def watched(self) -> dict[Channel, int]:
+        """The channels that anybody watches, and the version that was told last."""
+        self._shown = {channel: shown for channel, shown in self._shown.items() if channel.watchers}
+        return {
+            channel: shown.version
+            for channel, shown in self._shown.items()
+            if shown.version is not None
+        }
+
+    def repair(self, channels: Iterable[tuple[Channel, int]]) -> None:
+        """The broker knew another version of these for a while: a change was lost."""
+        for channel, version in channels:
+            shown = self._shown.get(channel)
+            if shown is not None and shown.version == version:
+                self._again(channel, shown)
 
 
-def tell_presence(channel: Channel, change: PresenceChange) -> None:
-    """Send who came and went to those who want to know; encoded once for each dialect."""
+def _whole(channel: Channel, members: Members) -> m.Presence:
+    return m.Presence(channel.sid, True, list(members.members), [], members.count)
+
+
+def _send(channel: Channel, message: m.Presence) -> None:
+    """Send something to all who watch; encoded once for each dialect."""
     encoded: dict[object, bytes] = {}
     for reader, subscription in channel.watchers.items():
         if reader.paused:  # it is sent the whole when it can take it
@@ -55,8 +211,6 @@ def tell_presence(channel: Channel, change: PresenceChange) -> None:
         dialect = reader.wire.dialect
         payload = encoded.get(dialect)
         if payload is None:
-            joined, left = list(change.joined), list(change.left)
-            message = m.Presence(channel.sid, False, joined, left, change.count)
             payload = encoded[dialect] = dialect.encode(message)
         if payload:
             reader.send_payload(payload)  # type: ignore[attr-defined]

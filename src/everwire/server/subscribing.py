@@ -10,7 +10,6 @@ in one step. The same path takes up readers that were too slow, and heals holes.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -23,7 +22,6 @@ from ..protocol import messages as m
 from ..protocol.states import SubscriptionState
 from .access import check_info
 from .churn import check_churn
-from .presence import appear, show_presence
 from .recovering import ALIVE, push, send_gap, settle
 from .turns import Turn
 
@@ -166,7 +164,7 @@ async def _subscribe_one(
     subscription.state = SubscriptionState.RECOVERING
     subscription.begin(page.start)
     if granted.presence:
-        node.chores.add(lambda: appear(node, connection, granted, subscription, instead))
+        node.presence.appear(connection, granted, subscription, instead)
     watches = request.presence and granted.presence and granted.grant.presence
     return Begun(subscription, page, request.position, watches, granted.latest)
 
@@ -235,7 +233,7 @@ def follow(node: Node, connection: Connection, begun: Sequence[Begun]) -> None:
         push(connection, subscription, one.page.records)
         settle(node, connection, subscription)
         if one.presence:
-            node.chores.add(partial(show_presence, node, connection, subscription))
+            node.presence.show(connection, subscription)
 
 
 def unsubscribe(node: Node, connection: Connection, name: str) -> bool:

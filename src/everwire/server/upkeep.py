@@ -1,16 +1,29 @@
-"""What a node does every few seconds to stay one of several: it renews its lease."""
+"""What a node does every few seconds to stay one of several.
+
+It renews its lease, and compares what it knows with what the broker knows: whatever the broker
+told and was lost on the way is made up for within ten seconds.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import BrokerUnavailable
+from ..hub.registry import Channel
+from ..protocol.messages import Position
 
 if TYPE_CHECKING:
     from .node import Node
 
+T = TypeVar("T")
+
 RENEWALS = 3  # within a lease
+COMPARE = 8.0  # seconds between comparisons; with the second look: a loss is found within ten
+SECOND_LOOK = 1.0  # seconds after which what is on its way has arrived
+BATCH = 1_000  # channels that the broker is asked about at a time
 
 
 class Upkeep:
@@ -18,8 +31,8 @@ class Upkeep:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._renewing: asyncio.Task[None] | None = None
-        self._renew_at = 0.0
+        self._renewing = self._comparing = False
+        self._renew_at = self._compare_at = 0.0
 
     async def begin(self) -> None:
         """Take the lease.
@@ -28,12 +41,21 @@ class Upkeep:
             BrokerUnavailable: it cannot be reached.
         """
         await self._renew()
+        self._compare_at = asyncio.get_running_loop().time() + COMPARE
 
     def tick(self, now: float) -> float:
         """Do what is due: see :class:`everwire.net.heartbeat.Ticked`."""
-        if now >= self._renew_at and self._renewing is None:
-            self._renewing = self._node.tasks.start(self._keep(), "lease")
+        tasks = self._node.tasks
+        if now >= self._renew_at and not self._renewing:
+            self._renewing = True
+            tasks.start(self._keep(), "lease")
+        if now >= self._compare_at and not self._comparing:
+            self._comparing = True
+            tasks.start(self._compare(), "comparison")
+        self._node.presence.tick(now)
         return 1.0
+
+    # ---- the lease ---------------------------------------------------------------
 
     async def _keep(self) -> None:
         try:
@@ -41,11 +63,65 @@ class Upkeep:
         except BrokerUnavailable:
             self._node.broker_failed()  # and tried again in a second
         finally:
-            self._renewing = None
+            self._renewing = False
 
     async def _renew(self) -> None:
         node = self._node
         lease = node.limits.presence_lease
         began = asyncio.get_running_loop().time()
-        await node.broker.renew(lease)
+        held = await node.broker.renew(lease)
         self._renew_at = began + lease / RENEWALS
+        if not held:
+            node.log.log(logging.WARNING, "lease", "the broker had given up this node")
+            node.presence.restore()
+
+    # ---- comparing ---------------------------------------------------------------
+
+    async def _compare(self) -> None:
+        node = self._node
+        self._compare_at = asyncio.get_running_loop().time() + COMPARE
+        try:
+            known = {
+                channel: channel.position
+                for channel in node.hub.channels.values()
+                if channel.last is not None and channel.subscriptions
+            }
+            behind = await _different(known, node.broker.tops)
+            watched = node.presence.watched()
+            changed = await _different(watched, node.broker.presence_versions)
+            if behind or changed:
+                await asyncio.sleep(SECOND_LOOK)
+                for channel, top in behind.items():
+                    if channel.position == known[channel]:  # nothing was told since
+                        await self._repair(channel, top)
+                node.presence.repair((channel, watched[channel]) for channel in changed)
+        except BrokerUnavailable:
+            node.broker_failed()
+        finally:
+            self._comparing = False
+
+    async def _repair(self, channel: Channel, top: Position) -> None:
+        """The last message of a channel is another than this node was told of."""
+        node, known = self._node, channel.position
+        if top.epoch == known.epoch and top.offset <= known.offset:
+            # The broker has lost what it had acknowledged, and will give its numbers again.
+            node.count("broker_losses")
+            await node.broker.restart(channel.key, known.epoch)
+            top = Position("", 0, "")
+        node.count("notifications_lost")
+        node.hub.renumber(channel, top)
+
+
+async def _different(
+    known: dict[Channel, T], ask: Callable[[Sequence[str]], Awaitable[Sequence[T]]]
+) -> dict[Channel, T]:
+    """What the broker says of the channels of which it says something else than is known."""
+    channels = list(known)
+    found: dict[Channel, T] = {}
+    for start in range(0, len(channels), BATCH):
+        some = channels[start : start + BATCH]
+        said = await ask([channel.key for channel in some])
+        pairs = zip(some, said, strict=True)
+        found.update((channel, one) for channel, one in pairs if one != known[channel])
+        await asyncio.sleep(0)
+    return found
