@@ -58,6 +58,12 @@ class _Wire:
     def on_signal(self, payload: bytes) -> None:
         self._node.on_signal(payload)
 
+    def on_degraded(self) -> None:
+        self._node.on_degraded()
+
+    def on_restored(self) -> None:
+        self._node.on_restored()
+
 
 class LateBroker(SteppedBroker):
     """Subscribers are told two steps after history has a message."""

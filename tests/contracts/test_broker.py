@@ -50,6 +50,11 @@ class Seen:
     def on_signal(self, payload: bytes) -> None:
         self.signals.append(payload)
 
+    def on_degraded(self) -> None:
+        raise AssertionError("a broker that can be reached")
+
+    on_restored = on_degraded
+
     @property
     def joined(self) -> list[Member]:
         return [member for change in self.changes for member in change.joined]

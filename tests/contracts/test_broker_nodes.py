@@ -100,6 +100,31 @@ def test_tops_are_the_last_messages_of_channels(url: str) -> None:
     on_two(url, scenario)
 
 
+def test_a_channel_that_is_restarted_has_another_epoch_and_what_it_held(url: str) -> None:
+    async def scenario(one: Seen, two: Seen) -> None:
+        await one.broker.subscribe(["c"])
+        positions = [await published(one.broker, "c", b"\x01", f"m-{n}") for n in range(3)]
+        await two.broker.restart("c", "another")
+        assert list(await one.broker.tops(["c"])) == [positions[-1]]
+        await two.broker.restart("c", positions[0].epoch)
+        await one.broker.restart("c", positions[0].epoch)  # it is not that any more
+        [top] = await one.broker.tops(["c"])
+        assert (top.offset, top.id) == (positions[-1].offset, "m-2")
+        assert top.epoch != positions[0].epoch
+        page = await read(one.broker, "c", positions[1])
+        assert (page.recovered, page.reason) == (False, "epoch")
+        assert [record.id for record in page.records] == ["m-0", "m-1", "m-2"]
+        assert {record.epoch for record in page.records} == {top.epoch}
+        assert await published(one.broker, "c", b"\x01", "m-1") == Position(
+            top.epoch, positions[1].offset, "m-1"
+        )
+        new = await published(two.broker, "c")
+        assert (new.epoch, new.offset > top.offset) == (top.epoch, True)
+        await two.broker.restart("nothing", "e")
+
+    on_two(url, scenario)
+
+
 # ---- signals -------------------------------------------------------------------------
 
 

@@ -35,7 +35,8 @@ T = TypeVar("T")
 class Severable(MemoryBroker):
     """The memory broker at the end of a wire that can be cut: nothing goes either way.
 
-    ``deaf`` lets calls through, and nothing that the broker tells of its own accord;
+    ``deaf`` lets calls through, and nothing that the broker tells of its own accord, which
+    otherwise takes ``delay``;
     ``lose_answers`` lets calls through, and not what they return.
     """
 
@@ -44,13 +45,19 @@ class Severable(MemoryBroker):
     severed = False
     deaf = False
     lose_answers = False
+    delay = 0.0
 
     async def start(self, events: BrokerEvents) -> None:
         self.events, self.id = events, events.id
         await super().start(self)
 
     def on_record(self, channel: str, record: Record) -> None:
-        if not (self.severed or self.deaf):
+        if self.severed or self.deaf:
+            return
+        if self.delay:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.delay, self.events.on_record, channel, record)
+        else:
             self.events.on_record(channel, record)
 
     def on_presence(self, channel: str, change: PresenceChange) -> None:
@@ -60,6 +67,12 @@ class Severable(MemoryBroker):
     def on_signal(self, payload: bytes) -> None:
         if not (self.severed or self.deaf):
             self.events.on_signal(payload)
+
+    def on_degraded(self) -> None:
+        self.events.on_degraded()
+
+    def on_restored(self) -> None:
+        self.events.on_restored()
 
     async def _through(self, call: Awaitable[T]) -> T:
         if self.severed:

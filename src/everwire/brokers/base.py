@@ -171,6 +171,12 @@ class BrokerEvents(Protocol):
     def on_signal(self, payload: bytes) -> None:
         """Another node says something; at most once."""
 
+    def on_degraded(self) -> None:
+        """The broker cannot be reached. A broker that notices it says so; none need."""
+
+    def on_restored(self) -> None:
+        """It can be reached again. What it would have told in between may be lost."""
+
 
 class Broker(ABC):
     """See the module's text. Channels are keys (:func:`..protocol.channels.channel_key`)."""

@@ -258,7 +258,7 @@ class Connection(Liveness, Askable, Assignable):
         self.paused = False
         self._last_in = self.node.wheel.now  # we were the ones who did not listen
         self.release_reading()
-        self.node.show_presence(self)
+        self.node.presence.show_missed(self)
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         self._writable = None

@@ -77,6 +77,7 @@ class Node:
         self.greets = bool(handlers.on_connect or handlers.on_disconnect or handlers.own)
         self.farewells = Farewells(self)
         self.presence = Presence(self)
+        self.upkeep = Upkeep(self)
         self.counters: Counter[str] = Counter()
         self.tally = Tally()
         self.started_at = 0.0
@@ -130,16 +131,15 @@ class Node:
         self.wheel = Wheel(loop)
         self.started_at = self.wheel.now
         self.commands = CommandLog(self)
-        upkeep = Upkeep(self)
         await self.broker.start(self)
         try:
-            await upkeep.begin()
+            await self.upkeep.begin()
         except BaseException:
             await self.broker.stop()
             raise
         self.wheel.start()
         self.wheel.add(self, 1.0)
-        self.wheel.add(upkeep, 1.0)
+        self.wheel.add(self.upkeep, 1.0)
 
     async def drain(self, window: float, hasten: asyncio.Event | None = None) -> None:
         """Send the clients away, each at its own moment within ``window`` seconds.
@@ -342,6 +342,12 @@ class Node:
     def on_signal(self, payload: bytes) -> None:
         self.others.on_signal(payload)
 
+    def on_degraded(self) -> None:
+        self.upkeep.on_degraded()
+
+    def on_restored(self) -> None:
+        self.upkeep.on_restored()
+
     def _recover(self, subscriptions: Iterable[Subscription]) -> None:
         for subscription in subscriptions:
             reader = subscription.reader
@@ -399,12 +405,7 @@ class Node:
         """The broker did not answer."""
         self.count("broker_failures")
         self.tally.broker_failed_at = self.wheel.now
-
-    def show_presence(self, connection: Connection) -> None:
-        """Send in full what a reader was not sent of presence while it was too slow."""
-        missed, connection.presence_missed = connection.presence_missed, {}
-        for subscription in missed:
-            self.presence.show(connection, subscription)
+        self.upkeep.doubt()
 
     def log_defect(self, where: str, kind: str = "") -> None:
         """Log the exception being handled: it is nobody's answer.

@@ -111,6 +111,12 @@ class Presence:
         """Send who is present, and from now on who comes and goes."""
         self._node.chores.add(partial(self._show, connection, subscription))
 
+    def show_missed(self, connection: Connection) -> None:
+        """Send in full what a reader was not sent while it was too slow."""
+        missed, connection.presence_missed = connection.presence_missed, {}
+        for subscription in missed:
+            self.show(connection, subscription)
+
     async def _show(self, connection: Connection, subscription: Subscription) -> None:
         if subscription.state not in _LIVE:
             return

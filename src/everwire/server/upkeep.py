@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import BrokerUnavailable
 from ..hub.registry import Channel
+from ..protocol import messages as m
+from ..protocol.dialects import Dialect
 from ..protocol.messages import Position
+from ..protocol.states import ConnectionState
 
 if TYPE_CHECKING:
     from .node import Node
@@ -27,12 +30,17 @@ BATCH = 1_000  # channels that the broker is asked about at a time
 
 
 class Upkeep:
-    """Looked at by the node's wheel once a second."""
+    """Looked at by the node's wheel once a second.
+
+    Attributes:
+        degraded: the broker does not answer.
+    """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._renewing = self._comparing = False
         self._renew_at = self._compare_at = 0.0
+        self.degraded = False
 
     async def begin(self) -> None:
         """Take the lease.
@@ -55,6 +63,38 @@ class Upkeep:
         self._node.presence.tick(now)
         return 1.0
 
+    # ---- outages -----------------------------------------------------------------
+
+    def doubt(self) -> None:
+        """The broker did not answer: ask it at the next tick whether it is there."""
+        self._renew_at = 0.0
+
+    def on_degraded(self) -> None:
+        """The broker does not answer: everybody is told."""
+        if not self.degraded:
+            self.degraded = True
+            self._tell_all("degraded")
+
+    def on_restored(self) -> None:
+        """It answers again. What it would have told meanwhile is looked for at once."""
+        if self.degraded:
+            self.degraded = False
+            self._compare_at = 0.0
+            self._tell_all("restored")
+
+    def _tell_all(self, event: str) -> None:
+        encoded: dict[Dialect, bytes] = {}
+        for connection in list(self._node.connections.values()):
+            if connection.state is not ConnectionState.READY:
+                continue
+            dialect = connection.dialect
+            if not dialect.acknowledges:  # there, each has an id of its own
+                connection.send(m.Event(event, None))
+                continue
+            if dialect not in encoded:
+                encoded[dialect] = dialect.encode(m.Event(event, None))
+            connection.send_payload(encoded[dialect])
+
     # ---- the lease ---------------------------------------------------------------
 
     async def _keep(self) -> None:
@@ -62,6 +102,9 @@ class Upkeep:
             await self._renew()
         except BrokerUnavailable:
             self._node.broker_failed()  # and tried again in a second
+            self.on_degraded()
+        else:
+            self.on_restored()
         finally:
             self._renewing = False
 
