@@ -338,6 +338,25 @@ check("a hole: the channel is left and entered again from the own position", asy
   assert.deepEqual(seen, [1, 2, 3, 4, 5]);
 });
 
+check("a pattern has no positions: messages of several channels are handed over as they come", async () => {
+  const { peer, client } = await connected(), seen = [];
+  client.subscribe("chat:*", {
+    onmessage: ({ channel, data }) => seen.push([channel, data]), ongap: ({ reason }) => seen.push(reason),
+  });
+  const live = (request) => ({ ...result(request), epoch: "", recovered: false, recoverable: false });
+  peer.respond(peer.all("subscribe")[0], { subscriptions: [live({ channel: "chat:*" })] });
+  const say = (channel, offset) => peer.say(message(sids, offset, { channel }));
+  say("chat:a", 7);
+  say("chat:b", 2);
+  say("chat:a", 8);
+  await lose(peer);
+  const { channels } = await peer.accept({ subscription: live });
+  assert.deepEqual(channels[0].position, { epoch: "", offset: 0, id: "" }); // else the server tells of no gap
+  peer.say({ type: "gap", sid: sids, epoch: "", offset: 0, id: "", reason: "dropped" });
+  say("chat:a", 11);
+  assert.deepEqual(seen, [["chat:a", 7], ["chat:b", 2], ["chat:a", 8], "dropped", ["chat:a", 11]]);
+});
+
 check("without a position delivery starts where the server says; with one, where we were", async () => {
   const { peer, room, seen, sid } = await joined();
   peer.say(message(sid, 1));

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from everwire.protocol.messages import Position
-from everwire.protocol.positions import BEGINNING, Place, advance, place
+from everwire.protocol.positions import NOWHERE, Place, advance, place
 
 from .wire import examples
 
@@ -73,9 +73,9 @@ def test_an_absent_prev_is_the_offset_before(at: int, offset: int) -> None:
 
 
 def test_the_beginning_is_before_the_first_message() -> None:
-    assert place(BEGINNING.offset, 1, None) is Place.NEXT
-    assert place(BEGINNING.offset, 7, 0) is Place.NEXT
-    assert place(BEGINNING.offset, 2, None) is Place.HOLE
+    assert place(NOWHERE.offset, 1, None) is Place.NEXT
+    assert place(NOWHERE.offset, 7, 0) is Place.NEXT
+    assert place(NOWHERE.offset, 2, None) is Place.HOLE
 
 
 def test_advancing_keeps_the_epoch() -> None:

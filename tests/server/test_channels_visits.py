@@ -300,7 +300,7 @@ def test_a_stop_sees_everybody_off_while_the_application_still_works_and_waits_n
                 ("ada", CloseCode.DRAINING), ("bob", CloseCode.DRAINING), ("slow", CloseCode.DRAINING)
             ]  # fmt: skip
             assert loop.time() - began < 6
-            assert not node.tasks
+            assert len(node.tasks) <= 1  # its own upkeep
             with pytest.raises(ConfigError):
                 await wire.publish("left", 1)
 
@@ -332,7 +332,7 @@ def test_many_that_leave_at_once_are_seen_off_some_at_a_time_and_each_within_its
             await asyncio.sleep(60)
             assert (ended, running) == (200, 0)
             assert 1 < most <= 32
-            assert not node.tasks
+            assert len(node.tasks) <= 1  # its own upkeep
 
     run(main)
 

@@ -143,6 +143,11 @@ async def ticker(conn: Connection, symbol: str) -> None: ...
 wire.channel("c", on_overflow="never", grant=Grant())  # type: ignore[arg-type]
 
 
+@wire.wildcard("chat:*", on_overflow="conflate")
+async def audit(conn: Connection) -> Grant:
+    return Grant()
+
+
 @wire.state("chat:{room}")
 def topic(conn: Connection, room: str) -> Snapshot:
     return Snapshot({"topic": room}, Position("e", 1, "i"))

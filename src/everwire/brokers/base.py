@@ -372,3 +372,20 @@ class Broker(ABC):
         Raises:
             BrokerUnavailable: it cannot be reached; it may have been noted.
         """
+
+    # ---- patterns ---------------------------------------------------------------
+
+    @abstractmethod
+    async def watch(self, prefixes: Sequence[str]) -> None:
+        """Be told of the messages of all channels whose key begins with one of these.
+
+        Taken literally, whatever characters there are. A broker may tell of more than that;
+        of channels that are subscribed as well it may tell twice.
+
+        Raises:
+            BrokerUnavailable: it cannot be reached; none of them is watched.
+        """
+
+    @abstractmethod
+    async def unwatch(self, prefixes: Sequence[str]) -> None:
+        """No longer be told of these."""

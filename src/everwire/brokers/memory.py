@@ -17,6 +17,7 @@ from ..codes import ErrorCode
 from ..errors import BrokerUnavailable, RequestError
 from ..limits import Limits
 from ..protocol.messages import Member, Position
+from ..protocol.positions import NOWHERE
 from .base import (
     Broker,
     BrokerEvents,
@@ -32,8 +33,6 @@ from .base import (
 )
 from .store import Memory
 from .stream import DedupeWindow
-
-NOWHERE = Position("", 0, "")
 
 
 class MemoryBroker(Broker):
@@ -186,3 +185,9 @@ class MemoryBroker(Broker):
     async def finish(self, owner: str, key: str, attempt: str, answer: bytes | None) -> None:
         memory = self.memory
         memory.claims.finish(owner, key, attempt, answer, memory.clock())
+
+    async def watch(self, prefixes: Sequence[str]) -> None:
+        self.memory.watch(self._node, set(prefixes), set())
+
+    async def unwatch(self, prefixes: Sequence[str]) -> None:
+        self.memory.watch(self._node, set(), set(prefixes))

@@ -37,6 +37,8 @@ class Memory:
         self.held = 0
         self.subscribed: dict[str, dict[str, BrokerEvents]] = {}
         """the nodes that are told of a channel, by their names"""
+        self.watched: dict[str, set[str]] = {}
+        """the prefixes of which nodes are told all channels, by the nodes' names"""
         self.rosters = Rosters()
         self.claims = Claims(limits, self.alive)
         self.nodes: dict[str, BrokerEvents] = {}
@@ -63,6 +65,7 @@ class Memory:
         self._given_up.discard(node)
         for channel in [name for name, nodes in self.subscribed.items() if node in nodes]:
             self.note(channel, node, None)
+        self.watch(node, set(), self.watched.get(node, set()))
         if self.leases.pop(node, None) is not None:
             self.tell(self.rosters.gone(node))
         if not self.nodes and self._sweeper is not None:
@@ -82,9 +85,25 @@ class Memory:
         if stream is not None:
             stream.listeners = self.listeners(channel)
 
+    def watch(self, node: str, more: set[str], less: set[str]) -> None:
+        """Note that a node is told of all channels with these prefixes, and no longer of those."""
+        prefixes = self.watched.get(node, set()) - less | more
+        if prefixes:
+            self.watched[node] = prefixes
+        else:
+            self.watched.pop(node, None)
+        changed = tuple(more | less)
+        for channel, stream in self.streams.items():
+            if channel.startswith(changed):
+                stream.listeners = self.listeners(channel)
+
     def listeners(self, channel: str) -> tuple[BrokerEvents, ...]:
         """Those who are told of a channel's messages."""
-        return tuple(self.subscribed.get(channel, {}).values())
+        told = self.subscribed.get(channel, {})
+        for node, prefixes in self.watched.items():
+            if node in self.nodes and channel.startswith(tuple(prefixes)):
+                told = {**told, node: self.nodes[node]}
+        return tuple(told.values())
 
     def alive(self, node: str) -> bool:
         """Whether a node's lease holds."""
@@ -129,7 +148,7 @@ class Memory:
         """Make room for a channel: an id is never forgotten early, so one long unused goes."""
         unused = now - self.limits.dedupe_window
         for channel, stream in islice(self.streams.items(), LOOK):
-            if stream.used < unused and not stream.listeners:
+            if stream.used < unused and channel not in self.subscribed:
                 self._forget(channel, stream)
                 return
         raise BrokerUnavailable("the broker holds as many channels as it may; later")
@@ -192,5 +211,5 @@ class Memory:
             self._unlist(stream)
         if stream.dedupe is not None and not stream.dedupe.turned(now):
             stream.dedupe = None
-        if stream.used < now - self.limits.meta_ttl and not stream.listeners:
+        if stream.used < now - self.limits.meta_ttl and channel not in self.subscribed:
             self._forget(channel, stream)

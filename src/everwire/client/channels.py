@@ -86,7 +86,9 @@ class Channels:
         on to them, or connects a second client.
 
         Args:
-            channel: its name.
+            channel: its name; or, where the server allows it, ``chat:*`` for all that begin so.
+                Then messages say which ``channel`` they are of, and have no position: what is
+                published while there is no connection is lost, which a gap says.
             since: deliver what came after this position, as far as history reaches; the
                 default is to begin with what comes next.
             presence: keep ``members`` up to date.

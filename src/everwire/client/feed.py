@@ -24,7 +24,7 @@ from ..protocol.states import SUBSCRIPTION, Machine, SubscriptionState as State
 from .channel_token import ChannelToken
 from .hooks import call_hook
 from .inbox import Inbox
-from .items import Gap, Item, Message
+from .items import Gap, Item, Message, message_at
 from .loading import Loading
 from .options import Options, retries
 from .roster import Roster
@@ -72,6 +72,7 @@ class Feed:
         self._entered: asyncio.Future[None] | None = None
         self._start: Position | None = None  # where an unrecovered link starts: a gap is due
         self._reason = ""
+        self._positions = shared.positions  # not with a pattern, whatever the dialect
         self._seen = False  # subscribed at least once
         self._taking = False  # what comes is queued
         self._backoff = retries(shared.random)
@@ -170,6 +171,10 @@ class Feed:
 
     def confirmed(self, result: m.ChannelResult, now: float) -> None:
         """The server subscribed us: take messages from here on."""
+        if not result.epoch:  # a pattern: what comes has no position here
+            self._positions, self.tail = False, None
+            self.confirmed_plain(now)
+            return
         start = Position(result.epoch, result.offset, result.id)
         tail, first = self.tail, not self._seen
         self._start = None
@@ -190,7 +195,7 @@ class Feed:
                 self._missed()
 
     def confirmed_plain(self, now: float) -> None:
-        """A server of the plain dialect subscribed us; what came before is lost."""
+        """Subscribed, without positions: what came before is lost."""
         missed = self._seen and not self._taking
         self._live(now)
         if missed:
@@ -208,6 +213,9 @@ class Feed:
 
     def message(self, message: m.ChannelMessage, size: int) -> None:
         """A message came on the current link."""
+        if not self._positions:
+            self.message_plain(message, size)
+            return
         self._counters.received += 1
         if self._start is not None and self._taking:
             self._missed()
@@ -220,13 +228,7 @@ class Feed:
             position = Position(tail.epoch, message.offset, message.id)
             if self._fits(size):
                 self.tail = position
-                self._put(
-                    Message(
-                        self.channel, message.data, position, message.id,
-                        message.time / 1000, message.publisher,
-                    ),
-                    size,
-                )  # fmt: skip
+                self._put(message_at(position, self.channel, message), size)
         elif where is Place.DUPLICATE:
             self._counters.duplicates += 1
         else:
@@ -238,17 +240,16 @@ class Feed:
             self._resync(delay)
 
     def message_plain(self, message: m.ChannelMessage, size: int) -> None:
-        """A message came from a server of the plain dialect."""
+        """A message came, without a position."""
         self._counters.received += 1
         if self._taking and self._fits(size):
-            self._put(Message(self.channel, message.data, None), size)
+            self._put(message_at(None, message.channel or self.channel, message), size)
 
     def gap(self, notice: m.GapNotice) -> None:
         """The server cannot deliver what is missing."""
         if not self._taking:
             return
-        positions = self._shared.positions
-        at = Position(notice.epoch, notice.offset, notice.id) if positions else None
+        at = Position(notice.epoch, notice.offset, notice.id) if self._positions else None
         self._gap(notice.reason, at, notice.from_)
 
     def _missed(self) -> None:
@@ -304,7 +305,7 @@ class Feed:
     def shed(self) -> None:
         """Give up memory: forget of what is queued what can be had again."""
         logger.info("%r: the client holds too much; going on from its position", self.channel)
-        if self.tail is None or not self._shared.positions:
+        if self.tail is None or not self._positions:
             self.inbox.full = True  # what is queued cannot be had again
         else:
             keeping = self.inbox.keeping
@@ -323,7 +324,7 @@ class Feed:
         assert self._loading is not None
         self._loading.stop()
         self.inbox.keep_place()
-        if self._shared.positions:
+        if self._positions:
             self.tail = None
             self._resync(delay)
         else:

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from ..protocol.messages import Position
+from ..protocol.messages import ChannelMessage, Position
 from ..protocol.positions import Snapshot
 
 
@@ -14,9 +14,10 @@ class Message(msgspec.Struct, frozen=True):
     """A message of a channel.
 
     Attributes:
-        channel: the channel's name.
+        channel: the channel's name, also where the subscription is to several: ``chat:*``.
         data: what was published.
-        position: its place in the channel; None in a dialect without positions.
+        position: its place in the channel; None in a dialect without positions, and in a
+            subscription to several.
         id: the message's id, the same for every reader.
         time: when the server took it, in seconds since 1970.
         publisher: the user who published it, where the server says so.
@@ -28,6 +29,13 @@ class Message(msgspec.Struct, frozen=True):
     id: str = ""
     time: float = 0.0
     publisher: str | None = None
+
+
+def message_at(position: Position | None, channel: str, message: ChannelMessage) -> Message:
+    """What the application is handed for a message that came."""
+    return Message(
+        channel, message.data, position, message.id, message.time / 1000, message.publisher
+    )
 
 
 class Gap(msgspec.Struct, frozen=True):

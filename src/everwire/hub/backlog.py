@@ -57,7 +57,7 @@ class Backlog:
             return
         key: object = (record.epoch, record.offset)
         if policy == "conflate":
-            key = channel.key
+            key = getattr(record, "channel", channel.name)  # a pattern's: of each channel one
             if key in self._kept:
                 self._drop(key)
         while self._kept and not self._fits(record):
@@ -67,6 +67,9 @@ class Backlog:
             self._drop(next(iter(self._kept)))
         self._kept[key] = record
         self._size += len(record.payload)
+
+    def missed(self) -> None:
+        """The next message tells by its number."""
 
     def _fits(self, record: Record) -> bool:
         limits = self._limits

@@ -16,6 +16,7 @@ from ..protocol.messages import Position
 from ..protocol.positions import Place, place
 from ..protocol.states import SubscriptionState
 from .backlog import Backlog
+from .patterns import Pattern, Patterns
 from .registry import Channel, Lane, Reader, Subscription
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Hub:
         self._armed = False
         self._idle: dict[Channel, float] = {}
         self.channels: dict[str, Channel] = {}
+        self.patterns = Patterns(self.channels, self._sids)
         self.subscriptions = 0
         """how many are registered"""
         self.deliveries = 0
@@ -75,15 +77,29 @@ class Hub:
         channel = self.channels.get(key)
         if channel is not None:
             channel.options = options
-            return channel, False
+            return channel, self.patterns.adopt(channel)
         channel = self.channels[key] = Channel(key, name, next(self._sids), options)
+        channel.listeners = self.patterns.covering(key)
         return channel, True
+
+    def open_pattern(
+        self, key: str, name: str, options: ChannelOptions, prefix: str
+    ) -> tuple[Channel, bool]:
+        """Return the pattern, and whether the broker must be asked to watch ``prefix`` first."""
+        known = self.channels.get(key)
+        if known is not None:
+            return known, False
+        sid = next(self._sids)
+        pattern = Pattern(key, name, sid, options, prefix=prefix, deliver=self.on_record)
+        self.patterns.add(pattern)
+        return pattern, True
 
     def forget(self, channel: Channel) -> None:
         """Drop a channel that has no subscriptions."""
         self._idle.pop(channel, None)
         if self.channels.get(channel.key) is channel:
             del self.channels[channel.key]
+        self.patterns.forget(channel)
 
     def add(self, subscription: Subscription) -> None:
         """Register a subscription that is not in a lane yet."""
@@ -111,6 +127,7 @@ class Hub:
 
     def idle(self, now: float) -> list[Channel]:
         """The channels that nobody has been subscribed to for a while."""
+        self.patterns.look(now)
         return [channel for channel, since in self._idle.items() if now - since >= IDLE]
 
     def join(self, subscription: Subscription) -> bool:
@@ -194,7 +211,7 @@ class Hub:
 
     def on_record(self, key: str, record: Record) -> None:
         """Deliver a message that the broker told of."""
-        channel = self.channels.get(key)
+        channel = self.channels.get(key) or self.patterns.bring(key)
         if channel is None:
             return
         last, offset = channel.last, record.offset
@@ -261,6 +278,8 @@ class Hub:
 
     def renumber(self, channel: Channel, top: Position) -> None:
         """Take ``top`` for the channel's last message: everybody goes on from history."""
+        for listener in channel.listeners:
+            listener.missed()
         behind = self.detach(list(channel.subscriptions.values()))
         behind += channel.waiting
         channel.waiting = []

@@ -41,6 +41,9 @@ class Listener(Protocol):
     def tell(self, channel: Channel, record: Record) -> None:
         """A message came."""
 
+    def missed(self) -> None:
+        """Messages are missing before the next one."""
+
 
 class Lane:
     """A channel on one wire: all its readers are written the same bytes.
@@ -118,8 +121,12 @@ class Channel:
         """The lane of ``wire``, made if there is none."""
         lane = self.lanes.get(wire)
         if lane is None:
-            lane = self.lanes[wire] = Lane(self, wire)
+            lane = self.lanes[wire] = self.make_lane(wire)
         return lane
+
+    def make_lane(self, wire: Wire) -> Lane:
+        """Make a lane, which is none of the channel's yet."""
+        return Lane(self, wire)
 
     def __repr__(self) -> str:
         return f"<Channel {self.key!r} sid={self.sid} subscriptions={len(self.subscriptions)}>"

@@ -35,7 +35,8 @@ def place(at: int, offset: int, prev: int | None) -> Place:
     return Place.HOLE
 
 
-BEGINNING = Position("", 0, "")
+NOWHERE = Position("", 0)
+"""no place in any numbering"""
 
 
 def advance(position: Position, offset: int, message_id: str) -> Position:

@@ -44,6 +44,8 @@ class Channelled(msgspec.Struct, frozen=True, gc=False):
     latest: bool = False
     rights: ChannelRights | None = None
     """of the token that it was granted for"""
+    prefix: str | None = None
+    """what the keys begin with, of a subscription to several channels; it has a key of its own"""
 
 
 class Access:
@@ -78,14 +80,14 @@ class Access:
             self._placed[channel] = placed
         return placed
 
-    def rule_of(self, channel: str) -> ChannelRule:
-        """Find the rule of a channel.
+    def rule_of(self, channel: str, *, wildcard: bool = False) -> ChannelRule:
+        """Find the rule of a channel, or of a wildcard if that is allowed.
 
         Raises:
             RequestError: there is no such channel.
         """
         rule = self.place(channel).rule
-        if rule is None:
+        if rule is None or (rule.wildcard and not wildcard):
             raise RequestError(
                 f"there is no channel {channel!r}: no pattern of the server fits it",
                 code=ErrorCode.BAD_CHANNEL,
@@ -110,7 +112,7 @@ class Access:
         granted = connection.channels.get(channel)
         if granted is not None:
             return granted
-        rule = self.rule_of(channel)
+        rule = self.rule_of(channel, wildcard=True)
         if rule.grant is None:
             return None
         key = channel_key(connection.identity.tenant, channel)
@@ -211,6 +213,9 @@ class Access:
 def _channelled(
     key: str, name: str, grant: Grant, rule: ChannelRule, rights: ChannelRights | None = None
 ) -> Channelled:
+    if rule.wildcard:
+        grant = Grant(subscribe=grant.subscribe)  # there is no channel to publish to
+        return Channelled(f"{key}\x00", name, rule.options, False, grant, prefix=key[:-1])
     return Channelled(key, name, rule.options, rule.presence, grant, rule.latest, rights)
 
 

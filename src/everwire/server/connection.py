@@ -23,7 +23,7 @@ from ..protocol.states import CONNECTION, ConnectionState, check_way
 from .askable import Askable
 from .asking import Asked
 from .assigning import Assignable, Visit
-from .liveness import Liveness
+from .inflow import Inflow
 from .visits import greet_anonymous
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from .publishing import Publishing
     from .rules import Identity
     from .streams import Stream
-
-STRIKE_WINDOW = 60.0
 
 
 class _Nothing(dict[Any, Any]):
@@ -52,7 +50,7 @@ def public_id(secret: str) -> str:
     return blake2b(secret.encode(), digest_size=9).hexdigest()
 
 
-class Connection(Liveness, Askable, Assignable):
+class Connection(Inflow, Askable, Assignable):
     """A client's connection, given to handlers as their first argument.
 
     Attributes:
@@ -64,11 +62,11 @@ class Connection(Liveness, Askable, Assignable):
     """
 
     __slots__ = (
-        "_id", "_second", "_serial", "_strikes", "_strikes_since", "_writable",
+        "_id", "_second", "_writable",
         "asked", "auth_in_flight", "backlog", "behind", "came", "catching_up", "channels", "churn",
-        "dialect", "handshake", "held_reading", "identity", "inflight", "instance", "node",
+        "dialect", "handshake", "identity", "instance", "node",
         "opcode", "operations", "out", "paused", "presence_missed", "publishing", "remote",
-        "secret", "state", "streams", "subscriptions", "transport", "uncancellable", "visit", "wire",
+        "secret", "state", "subscriptions", "transport", "visit", "wire",
         "write",
     )  # fmt: skip
 
@@ -301,66 +299,6 @@ class Connection(Liveness, Askable, Assignable):
         """Answer a request with an error."""
         self.node.tally.refused[error.code] += 1
         self.send(error_message(request_id, error, None if self.dialect.acknowledges else channel))
-
-    # ---- back-pressure --------------------------------------------------------------
-
-    def hold_reading(self) -> None:
-        """Stop reading until :meth:`release_reading` was called as often."""
-        self.held_reading += 1
-        if self.held_reading == 1:
-            self.transport.pause_reading()
-
-    def release_reading(self) -> None:
-        """Undo one :meth:`hold_reading`."""
-        self.held_reading -= 1
-        if self.held_reading == 0 and self.state not in _ENDED:
-            self._last_in = self.node.wheel.now
-            self.transport.resume_reading()
-
-    def begin(self, request_id: m.RequestId, task: asyncio.Task[None] | None) -> None:
-        """Note a request in flight; at the limit, read no more."""
-        if not self.inflight:
-            self.inflight = {}
-        self.inflight[request_id] = task
-        if len(self.inflight) == self.node.limits.inflight:
-            self.node.count("inflight_full")
-            self.hold_reading()
-
-    def internal_id(self) -> int:
-        """An id for a request that came without one; it is never one of the wire."""
-        self._serial -= 1
-        return self._serial
-
-    def end(self, request_id: m.RequestId) -> None:
-        """Note that a request is answered."""
-        if request_id in self.inflight:
-            if len(self.inflight) == self.node.limits.inflight:
-                self.release_reading()
-            del self.inflight[request_id]
-            self.uncancellable.pop(request_id, None)
-        elif self.streams:
-            self.streams.pop(request_id, None)
-
-    # ---- what is wrong ----------------------------------------------------------------
-
-    def bad(self, bad: BadMessage) -> None:
-        """Answer what is no message; too many of them end the connection."""
-        self.node.count("bad_messages")
-        if bad.unknown_type and bad.request_id is None and self.dialect.acknowledges:
-            return
-        code = ErrorCode.UNKNOWN_TYPE if bad.unknown_type else ErrorCode.BAD_REQUEST
-        self.refuse(bad.request_id, RequestError(str(bad), code=code), bad.channel)
-        if bad.strike:
-            self.strike()
-
-    def strike(self) -> None:
-        """Count something bad; too much of it within a minute ends the connection."""
-        now = self.node.wheel.now
-        if now - self._strikes_since > STRIKE_WINDOW:
-            self._strikes, self._strikes_since = 0, now
-        self._strikes += 1
-        if self._strikes > self.node.limits.strikes:
-            self.close(CloseCode.BAD_MESSAGES, "too many bad messages")
 
     # ---- closing --------------------------------------------------------------------------
 

@@ -171,6 +171,44 @@ class Declarations:
 
         return declare
 
+    def wildcard(self, pattern: str, *, on_overflow: Overflow = "drop_oldest") -> Callable[[F], F]:
+        """Declare a subscription to all channels whose names begin alike: ``"chat:*"``.
+
+        For clients that are trusted with all of them: the decorated function takes the
+        connection and the pattern's parameters, as ``"org:{org}:*"`` has one, and decides
+        alone; the channels' own functions are not asked. Who subscribes to ``chat:*`` is sent
+        what is published from then on, each message with its channel; there is no history,
+        no position, and a gap after each drop.
+
+        Args:
+            pattern: ends in ``*``, which stands for any characters, also none. Before it,
+                parameters are as in :meth:`channel`.
+            on_overflow: what becomes of messages for a reader that is too slow; ``conflate``
+                keeps the last one of each channel. See :meth:`channel`.
+
+        Raises:
+            ConfigError: it cannot be declared like this; the text says why.
+        """
+        if not isinstance(pattern, str):
+            raise ConfigError('write @wire.wildcard("names*"): it takes how the names begin')
+        if not pattern.endswith("*") or "*" in pattern[:-1]:
+            raise ConfigError(f'a wildcard ends in its only *, as "chat:*"; not {pattern!r}')
+        options = ChannelOptions(history=0)
+        options = replace(options, on_overflow=checked_overflow(on_overflow, options))
+        parsed = ChannelPattern(pattern)
+        if any(rule.pattern.text == pattern for rule in self.handlers.rules):
+            raise ConfigError(f"wildcard {pattern!r} is declared twice")
+
+        def declare(function: F) -> F:
+            handler = Handler(pattern, function)
+            handler.takes(parsed.names, f"the wildcard {pattern!r}")
+            rule = ChannelRule(parsed, options, False, handler, None, wildcard=True)
+            # Before the others, which could take the star for a part of a name.
+            self.handlers.rules.insert(0, rule)
+            return function
+
+        return declare
+
     def _parse(self, pattern: str) -> ChannelPattern:
         if not isinstance(pattern, str):
             raise ConfigError('write @wire.channel("a-pattern"): it takes the channels\' names')

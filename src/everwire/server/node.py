@@ -18,7 +18,7 @@ from ..codes import CloseCode, ErrorCode
 from ..errors import RequestError
 from ..handling.handlers import Handler
 from ..hub.hub import Hub
-from ..hub.registry import Channel, Subscription
+from ..hub.registry import Subscription
 from ..instrumentation import LimitedLog
 from ..net.heartbeat import Wheel
 from ..net.tasks import TaskOwner
@@ -27,13 +27,14 @@ from ..protocol import messages as m
 from ..protocol.dialects import dialect
 from ..protocol.states import ConnectionState
 from . import auth, recovering, requests
-from .access import Access, Channelled
+from .access import Access
 from .chores import Chores
 from .commands import CommandLog
 from .connection import Connection
 from .identity.refusals import Refusals
 from .identity.revocations import Revocations
 from .liveness import Pings
+from .open_channels import OpenChannels
 from .others import Others
 from .presence import Presence
 from .rates import Addresses, slow_down
@@ -90,7 +91,7 @@ class Node:
         self.working = TaskOwner(f"node {self.id}")
         """on requests of clients; see :mod:`.working`"""
         self._slots: dict[Handler, asyncio.Semaphore] = {}
-        self._opening: dict[str, asyncio.Future[None]] = {}
+        self.open_channels = OpenChannels(self)
         self._emptied = asyncio.Event()
         self.pings = Pings()
         function = app.handlers.authenticate
@@ -138,7 +139,7 @@ class Node:
             await self.broker.stop()
             raise
         self.wheel.start()
-        self.wheel.add(self, 1.0)
+        self.wheel.add(self.open_channels, 1.0)
         self.wheel.add(self.upkeep, 1.0)
 
     async def drain(self, window: float, hasten: asyncio.Event | None = None) -> None:
@@ -299,42 +300,6 @@ class Node:
         connection.close(CloseCode.VIOLATION, text)
 
     # ---- channels ------------------------------------------------------------------
-
-    async def open_channel(self, granted: Channelled) -> Channel:
-        """Have the hub and the broker ready for a channel's subscribers.
-
-        Several may wait for the same channel; the broker is asked once. Cancelling one
-        of them leaves the others waiting.
-
-        Raises:
-            BrokerUnavailable: the broker cannot be reached.
-        """
-        key = granted.key
-        while (opening := self._opening.get(key)) is not None:
-            await asyncio.shield(opening)
-        channel, new = self.hub.open(key, granted.name, granted.options)
-        if new:
-            opening = self._opening[key] = asyncio.get_running_loop().create_future()
-            try:
-                await self.broker.subscribe([key])
-            except BaseException:
-                self.hub.forget(channel)
-                raise
-            finally:
-                del self._opening[key]
-                opening.set_result(None)
-        return channel
-
-    def tick(self, now: float) -> float:
-        """Let go of channels that nobody has been subscribed to for a while."""
-        for channel in self.hub.idle(now):
-            self.hub.forget(channel)
-            self.chores.add(lambda key=channel.key: self._unsubscribe(key))  # type: ignore[misc]
-        return 1.0
-
-    async def _unsubscribe(self, key: str) -> None:
-        if key not in self.hub.channels and key not in self._opening:
-            await self.broker.unsubscribe([key])
 
     def on_presence(self, channel: str, change: PresenceChange) -> None:
         self.hub.on_presence(channel, change)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from ..brokers.base import Record
 from ..errors import BrokerUnavailable
-from ..hub.registry import Lane, Subscription
+from ..hub.patterns import Pattern
+from ..hub.registry import Subscription
 from ..protocol import messages as m
+from ..protocol.positions import NOWHERE
 from ..protocol.states import ConnectionState, SubscriptionState
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def push(connection: Connection, subscription: Subscription, records: Sequence[R
     if not records:
         return
     channel = subscription.channel
-    lane = channel.lanes.get(connection.wire) or Lane(channel, connection.wire)
+    lane = channel.lanes.get(connection.wire) or channel.make_lane(connection.wire)
     connection.queue(b"".join([lane.frame(record) for record in records]))
     connection.node.hub.delivered(len(records))
     last = records[-1]
@@ -48,6 +50,8 @@ def send_gap(
     """Tell that what is between ``asked`` and ``start`` is missing."""
     channel = subscription.channel
     connection.node.count("gaps")
+    if isinstance(channel, Pattern):  # its numbers are nobody's business
+        asked, start = NOWHERE, NOWHERE
     connection.send(
         m.GapNotice(
             channel.sid,
@@ -55,7 +59,7 @@ def send_gap(
             start.offset,
             start.id,
             reason,
-            asked.offset if asked.epoch == start.epoch else None,
+            asked.offset if asked.epoch == start.epoch and start.epoch else None,
             None if connection.dialect.acknowledges else channel.name,
         )
     )

@@ -81,6 +81,8 @@ class ChannelRule:
     """whoever subscribes is sent the last message first"""
     state: Handler | None = None
     """says what the channel's messages have come to"""
+    wildcard: bool = False
+    """``pattern`` fits names that end in ``*``: they stand for all that begin with the rest"""
 
 
 def checked_overflow(policy: Overflow, options: ChannelOptions) -> Overflow:

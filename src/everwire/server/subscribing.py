@@ -17,8 +17,10 @@ import msgspec
 from ..brokers.base import Page
 from ..codes import ErrorCode
 from ..errors import BadRequest, BrokerUnavailable, Forbidden, RequestError
+from ..hub.patterns import Pattern
 from ..hub.registry import Subscription
 from ..protocol import messages as m
+from ..protocol.positions import NOWHERE
 from ..protocol.states import SubscriptionState
 from .access import check_info
 from .churn import check_churn
@@ -145,7 +147,7 @@ async def _subscribe_one(
         _check_room(node, connection, name)
     if connection.state not in ALIVE:
         raise RequestError(code=ErrorCode.CANCELLED)
-    channel = await node.open_channel(granted)
+    channel = await node.open_channels.open(granted)
     if connection.state not in ALIVE:
         node.hub.unused(channel)
         raise RequestError(code=ErrorCode.CANCELLED)
@@ -153,6 +155,11 @@ async def _subscribe_one(
     connection.subscriptions[name] = subscription
     node.hub.add(subscription)
     node.hub.keep(subscription)
+    if isinstance(channel, Pattern):
+        page = Page(NOWHERE, NOWHERE, (), False, "dropped")
+        subscription.state = SubscriptionState.RECOVERING
+        subscription.begin(channel.position)
+        return Begun(subscription, page, request.position, presence=False, latest=False)
     try:
         page = await _first_page(node, granted, request.position)
     except BaseException:

@@ -209,10 +209,11 @@ class Client {
     const at = sub.position.offset, position = { epoch, offset, id };
     if (type === "message") {
       const { prev, time, publisher = null, data, encoding } = message;
-      if (offset <= at) return this.stats.duplicates++;
-      if ((prev ?? offset - 1) > at) return this.#again(sub); // a hole: from where we are
+      const one = epoch !== ""; // channel; a pattern, as "chat:*", has no positions
+      if (one && offset <= at) return this.stats.duplicates++;
+      if (one && (prev ?? offset - 1) > at) return this.#again(sub); // a hole: from where we are
       this.stats.received++;
-      sub.position = position; // first: a handler may cut the link
+      if (one) sub.position = position; // first: a handler may cut the link
       tell(sub.onmessage, { channel, position, id, time, publisher, data, encoding });
     } else if (type === "gap") {
       this.stats.gaps++;
