@@ -116,6 +116,11 @@ async def chat(conn: Connection, room: str) -> Grant:
     return Grant(publish=True, subscribe=True)
 
 
+@wire.on_publish("chat:{room}")
+async def clean(conn: Connection, room: str, data: dict[str, str]) -> dict[str, str] | None:
+    return None
+
+
 @wire.on_connect
 async def came(conn: Connection) -> list[str]:
     await conn.subscribe("news", since=Position("e", 1))

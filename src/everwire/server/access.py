@@ -13,6 +13,7 @@ from ..codes import ErrorCode
 from ..errors import BadData, BadRequest, Forbidden, RequestError
 from ..protocol.channels import channel_key, check_channel
 from ..protocol.data import plain_data
+from .filters import ChannelFilter, Filter
 from .identity.channel_tokens import both, rights_of, watch
 from .identity.rights import ChannelRights
 from .rules import ChannelRule, Grant
@@ -31,6 +32,7 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
 
     rule: ChannelRule | None
     parameters: dict[str, str]
+    filter: ChannelFilter | None = None
 
 
 class Channelled(msgspec.Struct, frozen=True, gc=False):
@@ -46,13 +48,16 @@ class Channelled(msgspec.Struct, frozen=True, gc=False):
     """of the token that it was granted for"""
     prefix: str | None = None
     """what the keys begin with, of a subscription to several channels; it has a key of its own"""
+    filter: ChannelFilter | None = None
+    """sees what clients publish"""
 
 
 class Access:
     """Finds the rule of a channel, and asks its handler once for each connection."""
 
-    def __init__(self, rules: Sequence[ChannelRule]) -> None:
+    def __init__(self, rules: Sequence[ChannelRule], filters: Sequence[Filter] = ()) -> None:
         self._rules = rules
+        self._filters = filters
         self._placed: dict[str, Placed] = {}
         self._granted: dict[str, Channelled] = {}
         """what everybody of a tenant is granted without asking, by channel key"""
@@ -73,12 +78,16 @@ class Access:
             for rule in self._rules:
                 parameters = rule.pattern.match(channel)
                 if parameters is not None:
-                    placed = Placed(rule, parameters)
+                    placed = Placed(rule, parameters, self._filter(channel))
                     break
             if len(self._placed) >= MAX_RULES_REMEMBERED:
                 self._placed.clear()
             self._placed[channel] = placed
         return placed
+
+    def _filter(self, channel: str) -> ChannelFilter | None:
+        found = (one.of(channel) for one in self._filters)
+        return next((one for one in found if one is not None), None)
 
     def rule_of(self, channel: str, *, wildcard: bool = False) -> ChannelRule:
         """Find the rule of a channel, or of a wildcard if that is allowed.
@@ -101,7 +110,7 @@ class Access:
             RequestError: there is no such channel.
         """
         key = channel_key(connection.identity.tenant, channel)
-        return _channelled(key, channel, Grant(), self.rule_of(channel))
+        return self._channelled(key, channel, Grant(), self.rule_of(channel))
 
     def known(self, connection: Connection, channel: str) -> Channelled | None:
         """Return what the connection was granted, or is granted without asking; else None.
@@ -120,12 +129,12 @@ class Access:
             user = connection.identity.user
             if not user or rule.own.name(user) != channel:
                 raise Forbidden(f"{channel!r} is another user's own channel")
-            return self._remember(connection, _channelled(key, channel, rule.grant, rule))
+            return self._remember(connection, self._channelled(key, channel, rule.grant, rule))
         granted = self._granted.get(key)
         if granted is None:
             if len(self._granted) >= MAX_RULES_REMEMBERED:
                 self._granted.clear()
-            granted = self._granted[key] = _channelled(key, channel, rule.grant, rule)
+            granted = self._granted[key] = self._channelled(key, channel, rule.grant, rule)
         return self._remember(connection, granted)
 
     async def ask(
@@ -166,7 +175,7 @@ class Access:
         if connection.identity is not identity:  # authenticated anew meanwhile: ask for that
             return await self.ask(connection, channel, token)
         key = channel_key(identity.tenant, channel)
-        granted = self._remember(connection, _channelled(key, channel, grant, rule, rights))
+        granted = self._remember(connection, self._channelled(key, channel, grant, rule, rights))
         watch(connection, granted)
         return granted
 
@@ -197,6 +206,22 @@ class Access:
             )
         return grant
 
+    def _channelled(
+        self,
+        key: str,
+        name: str,
+        grant: Grant,
+        rule: ChannelRule,
+        rights: ChannelRights | None = None,
+    ) -> Channelled:
+        if rule.wildcard:
+            grant = Grant(subscribe=grant.subscribe)  # there is no channel to publish to
+            return Channelled(f"{key}\x00", name, rule.options, False, grant, prefix=key[:-1])
+        publishing = self.place(name).filter
+        return Channelled(
+            key, name, rule.options, rule.presence, grant, rule.latest, rights, filter=publishing
+        )
+
     @staticmethod
     def _remember(connection: Connection, granted: Channelled) -> Channelled:
         if len(connection.channels) >= connection.node.limits.subscriptions:
@@ -208,15 +233,6 @@ class Access:
                 del connection.channels[oldest]
         connection.channels[granted.name] = granted
         return granted
-
-
-def _channelled(
-    key: str, name: str, grant: Grant, rule: ChannelRule, rights: ChannelRights | None = None
-) -> Channelled:
-    if rule.wildcard:
-        grant = Grant(subscribe=grant.subscribe)  # there is no channel to publish to
-        return Channelled(f"{key}\x00", name, rule.options, False, grant, prefix=key[:-1])
-    return Channelled(key, name, rule.options, rule.presence, grant, rule.latest, rights)
 
 
 def check_info(connection: Connection, granted: Channelled) -> None:

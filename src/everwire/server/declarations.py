@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..handling.handlers import Handler, declare
 from ..limits import Limits
 from ..protocol.channels import ChannelPattern, OwnChannel
+from .filters import Filter
 from .handlers import check_parameters
 from .rules import ChannelRule, Grant, Handlers, checked_overflow
 
@@ -243,6 +244,37 @@ class Declarations:
         if self.handlers.own is None:
             raise ConfigError('declare them: Everwire(user_channel="user:{user}")')
         return self.handlers.own.name(user)
+
+    def on_publish(self, pattern: str) -> Callable[[F], F]:
+        """Declare what sees a client's message before it is stored: a filter.
+
+        The decorated function takes the connection, the pattern's parameters and ``data``,
+        which is checked against its annotation: a client that sends anything else is
+        answered ``bad_request`` with the field's name. It may raise
+        :exc:`~everwire.Forbidden`, or another error for the client; it may return other data
+        to be published, or None for what was sent. It is asked once a client may publish,
+        with one message of a connection and channel at a time, so that their order stays. A
+        message that is sent again is filtered again, and stored once all the same.
+
+        Of several the first whose pattern fits is asked. What the application publishes
+        itself is not filtered.
+
+        Args:
+            pattern: as for :meth:`channel`.
+
+        Raises:
+            ConfigError: it is none, or is declared twice.
+        """
+        if not isinstance(pattern, str):
+            raise ConfigError('write @wire.on_publish("a-pattern"): it takes the channels\' names')
+        if any(one.pattern.text == pattern for one in self.handlers.filters):
+            raise ConfigError(f"on_publish is declared twice for {pattern!r}")
+
+        def declare(function: F) -> F:
+            self.handlers.filters.append(Filter(ChannelPattern(pattern), function))
+            return function
+
+        return declare
 
     def on_connect(self, function: F) -> F:
         """Declare what happens when a connection's user is known.

@@ -86,7 +86,7 @@ class Node:
         self.refusals = Refusals(app.limits.refused_auths)
         self.revocations = Revocations(app.limits.revocations)
         self.draining = False
-        self.access = Access(app.handlers.rules)
+        self.access = Access(app.handlers.rules, app.handlers.filters)
         self.tasks = TaskOwner(f"node {self.id}")
         self.working = TaskOwner(f"node {self.id}")
         """on requests of clients; see :mod:`.working`"""

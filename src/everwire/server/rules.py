@@ -13,6 +13,7 @@ from ..errors import ConfigError, Unauthorized
 from ..handling.handlers import Handler
 from ..limits import MAX_USER
 from ..protocol.channels import ChannelPattern, OwnChannel
+from .filters import Filter
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -110,6 +111,7 @@ class Handlers:
     authenticate: Callable[..., Any] | None = None
     on_connect: list[Handler] = field(default_factory=list)
     on_disconnect: list[Handler] = field(default_factory=list)
+    filters: list[Filter] = field(default_factory=list)
     own: OwnChannel | None = None
     rules: list[ChannelRule] = field(default_factory=list)
     queries: dict[str, Handler] = field(default_factory=dict)
