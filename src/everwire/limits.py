@@ -64,8 +64,10 @@ class Limits:
     """bad messages a minute; the next one closes with 4400"""
     messages: int = 100_000
     """messages a second of a connection; beyond: ``rate_limited``, beyond twice that: 4429"""
-    connections: int = 20_000
-    """connections from one address; the next one is closed with 4429"""
+    bytes: int = 16 * MiB
+    """bytes a second of a connection, after inflation; beyond, the node reads from it more slowly"""
+    burst: float = 1.0
+    """seconds' worth of ``messages`` and ``bytes`` that a connection may send at once"""
 
     # who somebody is
     token: int = 8 * KiB
@@ -77,6 +79,10 @@ class Limits:
     revocation_ttl: float = 86_400.0
     """how long a revocation is remembered: the longest life of a token"""
     # counts for all of a node
+    connections: int = 20_000
+    """connections from one address; the next one is closed with 4429"""
+    connections_user: int = 1_000
+    """connections of one user, the anonymous one excepted; the next one is closed with 4506"""
     handlers: int = 10_000
     """requests being worked on, streams and events included; beyond: ``unavailable``"""
 
@@ -178,6 +184,8 @@ class Limits:
             )
         if self.write_low >= self.write_high:
             raise ConfigError("limit write_low must be below write_high")
+        if self.burst < 1:
+            raise ConfigError("limit burst must be 1 or more: what may come in a second")
         if self.hard_cap < self.message:
             raise ConfigError("limit hard_cap must not be below message")
 

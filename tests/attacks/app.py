@@ -28,6 +28,10 @@ def make(**options: Any) -> Everwire:
         return payload
 
     @made.query
+    async def length(conn: Connection, payload: str) -> int:
+        return len(payload)
+
+    @made.query
     async def slow(conn: Connection) -> None:
         await asyncio.sleep(1)
 

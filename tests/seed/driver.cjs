@@ -111,6 +111,28 @@ const scenarios = {
     finish({ auth: responses[0][1], echo, time: typeof time, refused, history: history.messages, command: responses[1][1], after, errors, pending: client.pendingRequests.size });
   },
 
+  // Each promise is settled by the server, long before the class' own 10 seconds.
+  async refusals() {
+    const client = new C.WebSocketProtocol(url);
+    await until(() => client.socket.readyState === 1, 'the connection');
+    const ask = (...query) => client.query(...query).then((value) => ({ value }), (error) => ({ refused: error.message }));
+    const began = Date.now();
+    const good = { items: [{ name: 'a', price: 1.5 }, { name: 'b', price: 2 }] };
+    const [total, wrong, missing, unknown, nowhere, secrets, slow, broken, large] = await Promise.all([
+      ask('total', good),
+      ask('total', { items: [{ name: 'a', price: 1 }, { name: 'b', price: 'two' }] }),
+      ask('total', {}),
+      ask('total', { ...good, coupon: 1 }),
+      ask('no such resource', {}),
+      ask('secrets', {}),
+      ask('slow', {}),
+      ask('broken', {}),
+      ask('large', {}),
+    ]);
+    const after = await ask('total', good);
+    finish({ total, wrong, missing, unknown, nowhere, secrets, slow, broken, large, after, quick: Date.now() - began < 5000, pending: client.pendingRequests.size });
+  },
+
   async channels() {
     const client = new C.ChannelWebSocket(url);
     const system = [];

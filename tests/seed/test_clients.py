@@ -4,7 +4,10 @@ against ``everwire demo``."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+HERE = Path(__file__).parent
 
 
 def test_the_connection_pool_sends_over_three_connections_and_keeps_them(
@@ -64,6 +67,27 @@ def test_the_protocol_class_gets_responses_and_its_promises_reject_on_errors(
     assert outcome["command"] == {"n": 7}
     assert outcome["after"] == "still here"
     assert (outcome["errors"], outcome["pending"]) == ([], 0)
+
+
+def test_each_refusal_rejects_its_promise_and_says_why(
+    serve: Callable[..., Any],
+    drive: Callable[..., Any],
+    result: Callable[..., dict[str, Any]],
+) -> None:
+    outcome = result(
+        drive("refusals", serve("serve", "shop:wire", "--allow-anonymous", cwd=HERE).url)
+    )
+    assert outcome.pop("total") == outcome.pop("after") == {"value": 3.5}
+    assert (outcome.pop("quick"), outcome.pop("pending")) == (True, 0)
+    said = {name: one["refused"] for name, one in outcome.items()}
+    assert said["wrong"].startswith("total: items[1].price: Expected `float`")
+    assert said["missing"] == "total: items: is missing"
+    assert said["unknown"] == "total: there is no parameter 'coupon'"
+    assert said["nowhere"] == "there is no query 'no such resource'"
+    assert said["secrets"] == "staff only"
+    assert said["slow"] == "not finished within the request's timeout"
+    assert said["broken"] == "the server failed; its log says how"
+    assert "a message may have 100000" in said["large"]
 
 
 def test_the_channel_class_subscribes_publishes_comes_back_and_unsubscribes(

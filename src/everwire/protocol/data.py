@@ -25,6 +25,10 @@ _unpack = msgspec.msgpack.Decoder()
 _json = msgspec.json.Encoder()
 
 
+class TooDeep(BadData):
+    """A payload nests deeper than is allowed."""
+
+
 def check_data(value: Any) -> None:
     """Raise :exc:`BadData` unless ``value`` may be a payload."""
     kind = type(value)
@@ -38,7 +42,7 @@ def check_data(value: Any) -> None:
 
 def _check_nested(value: Any, depth: int) -> None:
     if depth == 0:
-        raise BadData(f"nested deeper than {MAX_DEPTH} levels")
+        raise TooDeep(f"nested deeper than {MAX_DEPTH} levels")
     if type(value) is dict:
         for key in value:
             if type(key) is not str:

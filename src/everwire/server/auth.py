@@ -162,6 +162,8 @@ def _check_still_good(node: Node, identity: Identity) -> None:
 async def _welcome(
     node: Node, connection: Connection, message: m.Auth, turn: Turn, identity: Identity
 ) -> None:
+    if not node.per_user.admit(connection, identity, message.replaces):
+        return
     again = connection.state is ConnectionState.READY
     before = connection.identity
     if again:

@@ -12,18 +12,19 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from ..codes import CloseCode, ErrorCode, reconnects
+from ..codes import CloseCode, reconnects
 from ..errors import RequestError
 from ..hub.registry import Subscription
 from ..net.transport import Handshake, Transport
 from ..protocol import messages as m
-from ..protocol.dialects import BadMessage, Dialect, wire_for
+from ..protocol.dialects import Dialect, wire_for
 from ..protocol.messages import error_message
 from ..protocol.states import CONNECTION, ConnectionState, check_way
 from .askable import Askable
 from .asking import Asked
 from .assigning import Assignable, Visit
-from .inflow import Inflow
+from .handlers import TOO_DEEP
+from .inbound import Inbound
 from .visits import greet_anonymous
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def public_id(secret: str) -> str:
     return blake2b(secret.encode(), digest_size=9).hexdigest()
 
 
-class Connection(Inflow, Askable, Assignable):
+class Connection(Inbound, Askable, Assignable):
     """A client's connection, given to handlers as their first argument.
 
     Attributes:
@@ -62,9 +63,9 @@ class Connection(Inflow, Askable, Assignable):
     """
 
     __slots__ = (
-        "_id", "_second", "_writable",
-        "asked", "auth_in_flight", "backlog", "behind", "came", "catching_up", "channels", "churn",
-        "dialect", "handshake", "identity", "instance", "node",
+        "_id", "_writable",
+        "asked", "auth_in_flight", "backlog", "behind", "catching_up", "channels", "churn",
+        "counted", "dialect", "handshake", "identity", "instance", "node",
         "opcode", "operations", "out", "paused", "presence_missed", "publishing", "remote",
         "secret", "state", "subscriptions", "transport", "visit", "wire",
         "write",
@@ -86,8 +87,6 @@ class Connection(Inflow, Askable, Assignable):
         self.instance = ""
         self.write: Callable[[bytes], None] = transport.write
         self.out: list[bytes] | None = None
-        self.came = 0
-        """messages within this second"""
         self.paused = False
         self.held_reading = 0
         self.subscriptions: dict[str, Subscription] = {}
@@ -108,15 +107,14 @@ class Connection(Inflow, Askable, Assignable):
         self.asked: Asked | None = None
         self.streams: dict[m.RequestId, Stream] = NOTHING
         """those that are being answered; they do not count as requests in flight"""
+        self.counted: tuple[str, str] | None = None
+        """the tenant and user among whose connections it is counted"""
         self.auth_in_flight = False
         self.backlog: list[m.Message] | None = None
         super().__init__(node.wheel.now, node.first_ping())
         self.state = ConnectionState.CONNECTING
-        self._second = node.wheel.now
         self._writable: asyncio.Future[None] | None = None
         self._serial = 0
-        self._strikes = 0
-        self._strikes_since = node.wheel.now
 
     # ---- for handlers --------------------------------------------------------
 
@@ -171,7 +169,9 @@ class Connection(Inflow, Askable, Assignable):
         self.state = state
 
     def ready(self, identity: Identity) -> None:
-        """The user is known: serve requests."""
+        """The user is known: serve requests, unless the user has as many as are allowed."""
+        if not self.node.per_user.admit(self, identity):
+            return
         self.node.users.remove(self)
         self.identity = identity
         if self.handed_over is None:
@@ -185,51 +185,6 @@ class Connection(Inflow, Askable, Assignable):
         self.node.wheel.add(self, max(0.1, due))
 
     # ---- Receiver ---------------------------------------------------------------
-
-    def received(self, opcode: int, payload: bytes | memoryview) -> None:
-        node = self.node
-        now = self._last_in = node.wheel.now
-        if now != self._second:
-            self._second, self.came = now, 0
-        self.came += 1
-        size = len(payload)
-        tally = node.tally
-        tally.messages_in += 1
-        tally.bytes_in += size
-        if opcode != self.opcode or self.state is not _READY:
-            if self.state in _ENDED:
-                return
-            if opcode != self.opcode:
-                kind = "text" if self.opcode == 1 else "binary"
-                self.bad(BadMessage(f"the dialect {self.dialect.name} uses {kind} messages"))
-                return
-            if size > node.limits.auth:
-                self.close(CloseCode.TOO_BIG, "too big for a message before auth")
-                return
-        limits = node.limits
-        if size > limits.message:  # not worth decoding whole
-            self.refuse(self.dialect.request_id(payload), RequestError(code=ErrorCode.TOO_BIG))
-            return
-        if size > limits.elements and self.dialect.has_more_than(payload, limits.elements):
-            most, request_id = limits.elements, self.dialect.request_id(payload)
-            self.bad(
-                BadMessage(f"a message may have {most} values and keys", request_id=request_id)
-            )
-            return
-        try:
-            message = self.dialect.decode(payload)
-        except BadMessage as bad:
-            self.bad(bad)
-            return
-        if self.auth_in_flight and isinstance(message, m.Auth):
-            node.violation(self, "an auth is in flight")
-        elif self.backlog is not None:
-            self.backlog.append(message)
-        else:
-            node.dispatch(self, message)
-
-    def heard(self) -> None:
-        self._last_in = self.node.wheel.now
 
     def closed(self, code: int, reason: str) -> None:
         if self.state is not ConnectionState.CLOSED:
@@ -298,6 +253,8 @@ class Connection(Inflow, Askable, Assignable):
     ) -> None:
         """Answer a request with an error."""
         self.node.tally.refused[error.code] += 1
+        if error.details is TOO_DEEP:
+            self.node.count("too_deep")
         self.send(error_message(request_id, error, None if self.dialect.acknowledges else channel))
 
     # ---- closing --------------------------------------------------------------------------
@@ -319,6 +276,7 @@ class Connection(Inflow, Askable, Assignable):
         With ``stays`` its client may be back in a moment.
         """
         node = self.node
+        node.per_user.left(self)
         for subscription in list(self.subscriptions.values()):
             node.hub.remove(subscription)
         if self.subscriptions or self.channels:

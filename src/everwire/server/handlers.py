@@ -11,9 +11,12 @@ from ..errors import BadData, BadRequest, ConfigError
 from ..from_thread import remember_loop
 from ..handling.handlers import BY_NAME
 from ..handling.threads import in_thread
-from ..protocol.data import check_data
+from ..limits import MAX_DEPTH
+from ..protocol.data import TooDeep, check_data
 
 Function = Callable[..., Any]
+
+TOO_DEEP = {"limit": "MAX_DEPTH", "most": MAX_DEPTH}  # the details of such a refusal
 
 
 def check_parameters(function: Function, offered: tuple[str, ...]) -> None:
@@ -68,4 +71,9 @@ def checked(data: Any) -> None:
     try:
         check_data(data)
     except BadData as error:
-        raise BadRequest(str(error)) from None
+        raise refusal(error) from None
+
+
+def refusal(error: BadData) -> BadRequest:
+    """What a client is told of data that is not allowed on the wire."""
+    return BadRequest(str(error), details=TOO_DEEP if isinstance(error, TooDeep) else None)

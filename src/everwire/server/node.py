@@ -37,7 +37,7 @@ from .liveness import Pings
 from .open_channels import OpenChannels
 from .others import Others
 from .presence import Presence
-from .rates import Addresses, slow_down
+from .rates import PerAddress, PerUser, slow_down
 from .rules import Identity
 from .stats import Tally
 from .upkeep import Upkeep
@@ -82,7 +82,10 @@ class Node:
         self.counters: Counter[str] = Counter()
         self.tally = Tally()
         self.started_at = 0.0
-        self._addresses = Addresses(app.limits.connections)
+        self._addresses = PerAddress(app.limits.connections)
+        self.per_user = PerUser(self)
+        self.most_messages = int(app.limits.messages * app.limits.burst)
+        self.most_bytes = int(app.limits.bytes * app.limits.burst)
         self.refusals = Refusals(app.limits.refused_auths)
         self.revocations = Revocations(app.limits.revocations)
         self.draining = False
@@ -262,7 +265,7 @@ class Node:
         if (
             handler is not None
             and connection.state is _READY
-            and connection.came <= self.limits.messages
+            and connection.came <= self.most_messages
         ):
             handler(self, connection, message)
             return
@@ -274,7 +277,7 @@ class Node:
         if connection.state is not _READY and not isinstance(message, requests.BEFORE_AUTH):
             self._before_auth(connection, message)
             return
-        if connection.came > self.limits.messages and kind is not m.Pong:
+        if connection.came > self.most_messages and kind is not m.Pong:
             slow_down(connection, message)
         elif handler is None:
             self.count("unexpected_messages")

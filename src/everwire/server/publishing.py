@@ -22,6 +22,7 @@ from ..errors import BadData, BrokerUnavailable, Forbidden, RequestError
 from ..protocol import messages as m
 from ..protocol.data import check_data, pack_data, plain_data
 from .access import Channelled
+from .handlers import refusal
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -62,7 +63,7 @@ def payload_of(data: object, limit: int) -> bytes:
         try:
             check_data(data)
         except BadData as error:
-            raise RequestError(str(error), code=ErrorCode.BAD_REQUEST) from None
+            raise refusal(error) from None
     packed = pack_data(data)
     if len(packed) * WORST_GROWTH > limit and len(_json.encode(data)) > limit:
         raise RequestError(f"as JSON the data has more than {limit} bytes", code=ErrorCode.TOO_BIG)

@@ -1,4 +1,4 @@
-"""How much one address and one connection may ask for."""
+"""How much one address, one user and one connection may ask for."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 from ..codes import CloseCode, ErrorCode
 from ..errors import RequestError
 from ..protocol import messages as m
+from ..protocol.states import ConnectionState
 from .publishing import refuse_publish
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .inbound import Inbound
+    from .node import Node
+    from .rules import Identity
 
 
-class Addresses:
+class PerAddress:
     """Counts connections by the address that they come from."""
 
     __slots__ = ("_counts", "_limit")
@@ -29,7 +33,10 @@ class Addresses:
         self._counts[address] += 1
         if self._counts[address] <= self._limit:
             return True
-        connection.close(CloseCode.RATE_LIMITED, "too many connections from your address")
+        connection.node.count("address_full")
+        connection.close(
+            CloseCode.RATE_LIMITED, "too many connections from your address (limit connections)"
+        )
         return False
 
     def left(self, connection: Connection) -> None:
@@ -44,14 +51,79 @@ def _address(connection: Connection) -> str:
     return connection.remote.rpartition(":")[0] or connection.remote
 
 
+class PerUser:
+    """Counts connections by their user. The anonymous are many: they are not counted."""
+
+    __slots__ = ("_counts", "_node")
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def admit(
+        self, connection: Connection, identity: Identity, replaces: str | None = None
+    ) -> bool:
+        """Count a connection as one of its user; close it if there are too many.
+
+        One that takes another's place, named by its secret, is counted instead of that.
+        """
+        user = (identity.tenant, identity.user)
+        if connection.counted == user or not identity.user:
+            return True
+        self.left(connection)
+        node = self._node
+        old = None if replaces is None else node.connections.get(replaces)
+        if old is not None and old.counted == user:
+            self.left(old)
+        if self._counts[user] >= node.limits.connections_user:
+            node.count("user_full")
+            connection.close(
+                CloseCode.CONNECTION_LIMIT,
+                f"the user has {node.limits.connections_user} connections, the most allowed "
+                "(limit connections_user)",
+            )
+            return False
+        self._counts[user] += 1
+        connection.counted = user
+        return True
+
+    def left(self, connection: Connection) -> None:
+        """Count it no more. Twice is once."""
+        user, connection.counted = connection.counted, None
+        if user is not None:
+            self._counts[user] -= 1
+            if not self._counts[user]:
+                del self._counts[user]
+
+
+class ReadOn:
+    """Reads on from a connection that sent too many bytes, when there is room for more."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Inbound) -> None:
+        self._connection = connection
+
+    def tick(self, now: float) -> float:
+        connection = self._connection
+        if connection.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
+            return 0
+        connection.run_out(now)
+        if connection.came_bytes > connection.node.most_bytes:
+            return 1.0
+        connection.release_reading()
+        return 0
+
+
 def slow_down(connection: Connection, message: m.Message) -> None:
-    """Too many messages within a second: the request is refused, in the end the connection."""
+    """Too many messages at once: the request is refused, in the end the connection."""
     node = connection.node
     node.count("rate_limited")
-    if connection.came > 2 * node.limits.messages:
-        connection.close(CloseCode.RATE_LIMITED, "too many messages")
+    if connection.came > 2 * node.most_messages:
+        connection.close(CloseCode.RATE_LIMITED, "too many messages (limit messages)")
         return
-    error = RequestError(code=ErrorCode.RATE_LIMITED, retry_after=1.0)
+    wait = max(1.0, (connection.came - node.most_messages) / node.limits.messages)
+    error = RequestError(code=ErrorCode.RATE_LIMITED, retry_after=wait)
     if isinstance(message, m.Publish):
         refuse_publish(connection, message, error)
     else:
