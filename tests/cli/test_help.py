@@ -30,7 +30,15 @@ def test_help_lists_the_commands_and_shows_examples(everwire: Everwire) -> None:
     child = everwire("--help")
     assert child.wait() == 0
     text = "\n".join(child.out)
-    for wanted in ("demo", "serve", "sub", "pub", "bench", "everwire sub ws://127.0.0.1:8000/ws"):
+    for wanted in (
+        "demo",
+        "serve",
+        "sub",
+        "pub",
+        "bench",
+        "token",
+        "everwire sub ws://127.0.0.1:8000/ws",
+    ):
         assert wanted in text
 
 
@@ -42,6 +50,7 @@ def test_help_lists_the_commands_and_shows_examples(everwire: Everwire) -> None:
         ("sub", "TOKEN DIALECT"),
         ("pub", "TOKEN DIALECT"),
         ("bench", "TOKEN DIALECT"),
+        ("token", "SECRET"),
     ],
 )
 def test_each_command_s_help_names_its_variables_and_has_an_example(

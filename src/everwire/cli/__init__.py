@@ -11,7 +11,7 @@ from .. import __version__
 
 __all__ = ["cli", "main"]
 
-_COMMANDS = ("demo", "serve", "sub", "pub", "bench")
+_COMMANDS = ("demo", "serve", "sub", "pub", "bench", "token")
 
 
 class _Commands(click.Group):
