@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -358,6 +360,19 @@ def test_depth_and_elements_have_an_error_and_a_counter_each(dialect: str) -> No
             assert node.counters["bad_messages"] == 1
 
     run(main)
+
+
+def test_the_page_on_limits_names_limits_and_counters_that_exist() -> None:
+    root = Path(__file__).parents[2] / "docs"
+    table = (root / "limits.md").read_text().partition("## What is told")[2]
+    metrics = (root / "metrics.md").read_text()
+    rows = re.findall(r"^\| (`.*?) \| (.*?) \| (.*?) \|$", table, re.MULTILINE)
+    assert len(rows) >= 20
+    for names, _, counted in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            assert name == "MAX_DEPTH" or hasattr(Limits(), name), name
+        for name in re.findall(r"`(?:events\.)?(\w+)`", counted):
+            assert f"`{name}`" in metrics, name
 
 
 async def too_big(peer: Peer, node: Node) -> None:

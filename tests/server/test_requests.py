@@ -368,8 +368,11 @@ def test_ten_thousand_connections_start_no_more_tasks_than_the_limit() -> None:
                 for n in range(100):
                     peer.send(m.Query(n + 2, "sleep", {"seconds": 50}, 100_000))
             await asyncio.sleep(1)
-            assert len(node.working) == 300
-            assert node.counters["handlers_full"] == 1700
+            assert 250 < len(node.working) <= 300
+            assert node.counters["handlers_full"] == 2000 - len(node.working)
+            # Who came late was not shut out by those who asked for much.
+            for conn in node.connections.values():
+                assert len(conn.inflight) >= 8
             for peer in peers:
                 peer.link.cut()
             await asyncio.sleep(1)

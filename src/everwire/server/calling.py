@@ -90,7 +90,7 @@ class Call:
     def start(self, work: Work[Any]) -> None:
         """Answer with what ``work`` returns, in a task of its own."""
         try:
-            check_room(self._node)
+            check_room(self._node, self._connection)
         except Unavailable as error:
             self._connection.refuse(self._message.id, error)
             return
@@ -186,7 +186,7 @@ class Call:
             raise TypeError(f"{self} returned a {kind} that {error}") from error
 
     async def _called(self, handler: Handler, arguments: dict[str, Any]) -> Any:
-        slots = self._node.slots(handler)
+        slots = self._node.slots.of(handler)
         if slots is not None:
             await slots.acquire()
         self._begun = True
@@ -210,7 +210,7 @@ def _on_stream(node: Node, connection: Connection, handler: Handler, message: m.
     if is_in_flight(node, connection, message.id):
         return
     try:
-        check_room(node)
+        check_room(node, connection)
         stream = open_stream(connection, handler, message)
     except RequestError as error:
         connection.refuse(message.id, error)
@@ -231,7 +231,7 @@ def on_event(node: Node, connection: Connection, message: m.Event) -> None:
         node.count("unknown_events")
         return
     try:
-        check_room(node)
+        check_room(node, connection)
     except Unavailable as error:
         connection.refuse(None, error)
         return
@@ -243,7 +243,7 @@ def on_event(node: Node, connection: Connection, message: m.Event) -> None:
 async def _event(
     node: Node, connection: Connection, handler: Handler, message: m.Event, ticket: int
 ) -> None:
-    slots = node.slots(handler)
+    slots = node.slots.of(handler)
     try:
         checked(message.data)
         arguments = handler.arguments(message.data)

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from random import Random
 from secrets import token_hex, token_urlsafe
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from ..brokers import Broker
 from ..brokers.base import PresenceChange, Record
 from ..codes import CloseCode, ErrorCode
 from ..errors import RequestError
-from ..handling.handlers import Handler
 from ..hub.hub import Hub
 from ..hub.registry import Subscription
 from ..instrumentation import LimitedLog
@@ -43,6 +43,7 @@ from .stats import Tally
 from .upkeep import Upkeep
 from .users import Users
 from .visits import Farewells
+from .working import Slots
 
 if TYPE_CHECKING:
     from .app import Everwire
@@ -93,7 +94,7 @@ class Node:
         self.tasks = TaskOwner(f"node {self.id}")
         self.working = TaskOwner(f"node {self.id}")
         """on requests of clients; see :mod:`.working`"""
-        self._slots: dict[Handler, asyncio.Semaphore] = {}
+        self.slots = Slots()
         self.open_channels = OpenChannels(self)
         self._emptied = asyncio.Event()
         self.pings = Pings()
@@ -189,6 +190,9 @@ class Node:
         await self.commands.stop()
         await self.farewells.finish(self.limits.close_timeout)
         await self.chores.finish(1.0)
+        with suppress(TimeoutError):  # all are cancelled; a "finally" may take its time
+            async with asyncio.timeout(self.limits.close_timeout):
+                await self.working.wait_closed()
         self.working.cancel_all()
         self.tasks.cancel_all()
         await self.working.wait_closed()
@@ -355,15 +359,6 @@ class Node:
     def new_secret(self) -> str:
         """A connection's secret: 128 random bits."""
         return token_urlsafe(16)
-
-    def slots(self, handler: Handler) -> asyncio.Semaphore | None:
-        """What a call of the handler has to acquire, if there may be only so many at a time."""
-        if handler.concurrency is None:
-            return None
-        found = self._slots.get(handler)
-        if found is None:
-            found = self._slots[handler] = asyncio.Semaphore(handler.concurrency)
-        return found
 
     def count(self, what: str) -> None:
         """Count something that happened."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def on_subscribe(node: Node, connection: Connection, message: m.Subscribe) -> None:
     try:
         subscribing.check_request(node.limits, message.channels)
-        check_room(node)
+        check_room(node, connection)
     except RequestError as error:
         connection.refuse(message.id or None, error)
         return

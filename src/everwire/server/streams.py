@@ -104,7 +104,7 @@ async def send_stream(
     """
     checked(message.payload)
     arguments = handler.arguments(message.payload)
-    slots = node.slots(handler)
+    slots = node.slots.of(handler)
     if slots is not None:
         try:
             async with asyncio.timeout(seconds):

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import BrokerUnavailable
+from ..hub.patterns import Pattern
 from ..hub.registry import Channel
 from ..protocol import messages as m
 from ..protocol.dialects import Dialect
@@ -127,7 +128,9 @@ class Upkeep:
             known = {
                 channel: channel.position
                 for channel in node.hub.channels.values()
-                if channel.last is not None and channel.subscriptions
+                if channel.last is not None
+                and channel.subscriptions
+                and not isinstance(channel, Pattern)  # which has no numbering
             }
             behind = await _different(known, node.broker.tops)
             watched = node.presence.watched()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ..codes import ErrorCode
 from ..errors import BrokerUnavailable, Outcome, RequestError, RequestTimeout, Unavailable
+from ..handling.handlers import Handler
 from ..protocol import messages as m
 from ..protocol.states import ConnectionState
 
@@ -19,21 +20,44 @@ T = TypeVar("T")
 Work: TypeAlias = Callable[[], Coroutine[Any, Any, T]]
 
 RETRY_AFTER = 1.0  # seconds that a node asks for which works on as much as it may
+FAIR_SHARE = 8  # requests of a connection that are worked on also if the node has much to do
 
 
-def check_room(node: Node) -> None:
-    """Check that the node may begin to work on something more.
+class Slots:
+    """What calls of a handler have to acquire, where only so many may run at a time."""
+
+    def __init__(self) -> None:
+        self._found: dict[Handler, asyncio.Semaphore] = {}
+
+    def of(self, handler: Handler) -> asyncio.Semaphore | None:
+        """The handler's own; None if any number may run."""
+        if handler.concurrency is None:
+            return None
+        found = self._found.get(handler)
+        if found is None:
+            found = self._found[handler] = asyncio.Semaphore(handler.concurrency)
+        return found
+
+
+def check_room(node: Node, connection: Connection) -> None:
+    """Check that the node may begin to work on something more for a connection.
+
+    The second half of the limit is for those who have asked for little: a few connections
+    cannot take all of it.
 
     Raises:
         Unavailable: it works on as much as it may.
     """
-    if len(node.working) >= node.limits.handlers:
-        node.count("handlers_full")
-        raise Unavailable(
-            f"the node works on {node.limits.handlers} requests, the most allowed (limit "
-            "handlers); later",
-            retry_after=RETRY_AFTER,
-        )
+    working, most = len(node.working), node.limits.handlers
+    if working * 2 < most:
+        return
+    if working < most and len(connection.inflight) + len(connection.streams) < FAIR_SHARE:
+        return
+    node.count("handlers_full")
+    raise Unavailable(
+        f"the node works on {working} requests of {most} (limit handlers); later",
+        retry_after=RETRY_AFTER,
+    )
 
 
 def start(
