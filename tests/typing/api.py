@@ -256,6 +256,7 @@ async def calls_it_directly(conn: Connection) -> None:
 api = FastAPI()
 wire.attach(api, "/ws")
 wire.attach(api, "/ws", user=who, origins=["https://example.org"])
+api.mount("/internal", wire.http(api_key="a key of 16 letters"))
 
 
 async def serve() -> None:

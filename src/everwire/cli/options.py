@@ -22,7 +22,9 @@ class ServerOptions:
 
     host: str
     port: int
-    http_port: int
+    http_port: int | None
+    http_host: str
+    api_key: tuple[str, ...]
     broker: str
     workers: int
     log_format: str
@@ -54,15 +56,6 @@ def _one_worker(_context: click.Context, _option: click.Parameter, value: int) -
         raise click.BadParameter(
             f"{value} workers would need a broker that they share, and none is built yet; "
             "one worker works today."
-        )
-    return value
-
-
-def _no_http_port(_context: click.Context, _option: click.Parameter, value: int) -> int:
-    if value != 0:
-        raise click.BadParameter(
-            "there is no separate HTTP port yet; only 0 (off) works today. "
-            "The page is served on --port."
         )
     return value
 
@@ -105,10 +98,15 @@ _OPTIONS = [
     _option("--port", default=8000, type=_PORT, help="Port to listen on; 0 picks a free one."),
     _option(
         "--http-port",
-        default=0,
         type=_PORT,
-        callback=_no_http_port,
-        help="Port of the HTTP API; 0: off. (Not built yet.)",
+        help="Port of the HTTP API, metrics and health; 0: off. [default: --port + 1, of serve]",
+    ),
+    _option("--http-host", default="127.0.0.1", help="Address to listen on for HTTP."),
+    _option(
+        "--api-key",
+        multiple=True,
+        help="Who sends it may use the HTTP API; may be repeated. Others can read the command "
+        "line: better the variable (several keys with spaces between). Without any, the API is off.",
     ),
     _option(
         "--broker",

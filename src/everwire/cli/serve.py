@@ -10,7 +10,6 @@ import signal
 import sys
 import traceback
 from types import ModuleType
-from typing import Any
 
 import click
 
@@ -19,6 +18,7 @@ from ..net.websocket import keep_large_apart
 from ..server.app import Everwire
 from ..server.running import Server
 from . import logs
+from .http_port import http_beside
 from .options import ServerOptions, server_options
 from .running import Failed, run, signals, spare_the_collector
 
@@ -113,12 +113,11 @@ def run_server(wire: Everwire, options: ServerOptions, page: bytes | None = None
         wire._broker = options.broker  # noqa: SLF001
     keep_large_apart()
     logs.configure(options.log_format, options.log_level)
-    run(_serve(wire, options.host, options.port, page, options.listen_settings()))
+    run(_serve(wire, options, page))
 
 
-async def _serve(
-    wire: Everwire, host: str, port: int, page: bytes | None, settings: dict[str, Any]
-) -> None:
+async def _serve(wire: Everwire, options: ServerOptions, page: bytes | None) -> None:
+    host, port, settings = options.host, options.port, options.listen_settings()
     stop, hasten = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -126,7 +125,10 @@ async def _serve(
 
     with signals(on_signal):
         try:
-            async with wire.listen(host, port, page=page, **settings) as server:
+            async with (
+                wire.listen(host, port, page=page, **settings) as server,
+                http_beside(wire, options, by_default=page is None),
+            ):
                 if settings["tls"] is not None:
                     loop = asyncio.get_running_loop()
                     loop.add_signal_handler(signal.SIGHUP, _reload, server)

@@ -18,7 +18,7 @@ from .rules import Handlers
 from .stats import NodeStats, snapshot
 
 if TYPE_CHECKING:
-    from .asgi import AsgiApp
+    from .asgi import Asgi, AsgiApp
     from .identity.jwt import JWT
     from .native.tls import Tls
     from .node import Node
@@ -248,3 +248,25 @@ class Everwire(Declarations, Operations):
         from .asgi import AsgiApp
 
         return AsgiApp(self, lifespan=True)
+
+    def http(self, *, api_key: str | Sequence[str] | None = None) -> Asgi:
+        """Return an ASGI application to publish through, and to be watched by, over HTTP.
+
+        Mount it where only your own programs can reach it: ``/metrics``, ``/healthz`` and
+        ``/readyz`` are open to whoever reaches them; ``/api/…`` wants a key. See
+        ``docs/http.md``. It lives as long as this application does.
+
+        Args:
+            api_key: a secret of at least 16 characters, or several, so that one can be
+                replaced; without any, the API is off.
+
+        Raises:
+            ConfigError: a key is too short, or the extra ``everwire[http]`` is missing.
+        """
+        from .http import missing
+
+        try:
+            from .http.app import make
+        except ModuleNotFoundError as error:
+            raise missing(error) from None
+        return make(self, api_key)

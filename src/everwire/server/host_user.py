@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, get_origin
@@ -23,7 +23,7 @@ from ..errors import ConfigError, Forbidden, RequestError, Unauthorized
 from ..from_thread import remember_loop
 from ..handling.threads import in_thread
 from ..protocol.frames import may_be_sent
-from .asgi import Receive, Scope, Send, TurnedAway
+from .asgi import Asgi, Scope, TurnedAway
 from .identity.origins import normal_origin, read_origin
 from .rules import Identity
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from .app import Everwire
 
 FOUND = "everwire.user"
-Gate = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BY_STATUS = {
     401: CloseCode.UNAUTHORIZED,
@@ -63,7 +62,7 @@ class Host:
         self._router = router
         self._user = user
         self._origins = None if origins is None else frozenset(map(read_origin, origins))
-        self._gates: dict[tuple[int, tuple[str, ...]], Gate] = {}
+        self._gates: dict[tuple[int, tuple[str, ...]], Asgi] = {}
 
     async def identify(self, scope: Scope, headers: Mapping[str, str]) -> Identity | None:
         """Find out who connects; None: that is left to ``auth``. Safe to cancel.
@@ -109,7 +108,7 @@ class Host:
             return inner[FOUND]
         raise said.refusal()
 
-    def _gate(self, scope: Scope) -> Gate:
+    def _gate(self, scope: Scope) -> Asgi:
         """The route that is asked; made once for an application and the names in its path."""
         application, names = scope.get("app"), tuple(scope.get("path_params") or ())
         key = (id(application), names)
@@ -166,7 +165,7 @@ def _invalid(error: Any) -> str:
         return str(error)
 
 
-def _fastapi_gate(user: Any, router: Any, application: Any, names: tuple[str, ...]) -> Gate:
+def _fastapi_gate(user: Any, router: Any, application: Any, names: tuple[str, ...]) -> Asgi:
     from fastapi import Depends
     from fastapi.routing import APIWebSocketRoute
     from starlette.websockets import WebSocket
@@ -187,11 +186,11 @@ def _fastapi_gate(user: Any, router: Any, application: Any, names: tuple[str, ..
     route = APIWebSocketRoute(
         path, found, dependencies=router.dependencies, dependency_overrides_provider=provider
     )
-    gate: Gate = route.app
+    gate: Asgi = route.app
     return gate
 
 
-def _starlette_gate(user: Callable[[Any], Any]) -> Gate:
+def _starlette_gate(user: Callable[[Any], Any]) -> Asgi:
     from starlette.routing import WebSocketRoute
 
     async def found(websocket: Any) -> None:
@@ -202,7 +201,7 @@ def _starlette_gate(user: Callable[[Any], Any]) -> Gate:
             value = await in_thread(partial(user, websocket))
         websocket.scope[FOUND] = value
 
-    gate: Gate = WebSocketRoute("/", found).app
+    gate: Asgi = WebSocketRoute("/", found).app
     return gate
 
 
