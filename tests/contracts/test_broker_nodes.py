@@ -341,6 +341,22 @@ def test_a_connection_that_is_there_keeps_its_place_beside_another_of_its_instan
     on_two(url, scenario)
 
 
+def test_a_grace_that_begins_anew_ends_later(url: str) -> None:
+    async def scenario(one: Seen, two: Seen) -> None:
+        await one.broker.presence_add("c", ADA, "i")
+        await one.broker.presence_remove("c", "1", 2.0)
+        await one.broker.presence_add("c", ADA, "i")
+        await one.broker.presence_remove("c", "1", 8.0)
+        await asyncio.sleep(3)
+        await two.broker.renew(LEASE)
+        assert await who(two.broker) == ["1"]
+        await asyncio.sleep(6)
+        await two.broker.renew(LEASE)
+        assert await who(two.broker) == []
+
+    on_two(url, scenario)
+
+
 # ---- commands ------------------------------------------------------------------------
 
 
@@ -455,6 +471,19 @@ def test_an_answer_is_remembered_for_the_window_from_the_end_and_then_forgotten(
         assert (await claim(broker)).state == "done"
         await asyncio.sleep(60)
         assert (await claim(broker)).state == "claimed"
+
+    on(url, scenario, dedupe_window=100.0)
+
+
+def test_the_window_of_an_answer_begins_when_it_is_given(url: str) -> None:
+    async def scenario(seen: Seen, broker: Broker) -> None:
+        await claim(broker, attempt="1")
+        for _ in range(9):
+            await asyncio.sleep(10)
+            await broker.renew(LEASE)
+        await broker.finish("ada", "k", "1", b"x")
+        await asyncio.sleep(60)
+        assert (await claim(broker)).state == "done"
 
     on(url, scenario, dedupe_window=100.0)
 

@@ -107,6 +107,18 @@ def test_who_comes_and_goes_is_told_at_every_node(at: int) -> None:
     on_nodes(2, scenario)
 
 
+def test_who_left_before_it_was_shown_is_not_shown() -> None:
+    async def scenario(cluster: Nodes) -> None:
+        watcher = await Watcher.at(cluster, 0)
+        cluster.node(0).chores.add(lambda: asyncio.sleep(1))  # a slow broker
+        peer = await join(cluster, 0)
+        peer.link.cut()
+        await asyncio.sleep(2)
+        assert watcher.told() == []
+
+    on_nodes(1, scenario)
+
+
 @pytest.mark.parametrize("code", [1000, 1005])
 def test_who_says_goodbye_leaves_at_once(code: int) -> None:
     async def scenario(cluster: Nodes) -> None:
