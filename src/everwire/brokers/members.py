@@ -23,13 +23,49 @@ class _Present:
         self.node = node
         self.until: float | None = None
 
+    @property
+    def who(self) -> tuple[str, str]:
+        """What a client is known by that comes back."""
+        return self.member.user or "", self.instance
+
 
 class _Roster:
-    __slots__ = ("present", "version")
+    __slots__ = ("away", "present", "version")
 
     def __init__(self) -> None:
         self.present: dict[str, _Present] = {}
+        self.away: dict[tuple[str, str], list[str]] = {}
+        """those in their time of grace, by user and instance: who comes back looks here"""
         self.version = 0
+
+    def take(self, connection: str) -> bool:
+        """Take a member out; return whether there was one."""
+        one = self.present.pop(connection, None)
+        if one is None:
+            return False
+        if one.until is not None:
+            self._back(one)
+        return True
+
+    def put(self, one: _Present) -> Member | None:
+        """Put a member in; return the one of the same connection that there was."""
+        before = self.present.get(one.member.connection)
+        if before is not None and before.until is not None:
+            self._back(before)
+        self.present[one.member.connection] = one
+        return before.member if before is not None else None
+
+    def leave(self, one: _Present, until: float) -> None:
+        """A member's time of grace begins."""
+        if one.until is None:
+            self.away.setdefault(one.who, []).append(one.member.connection)
+        one.until = until
+
+    def _back(self, one: _Present) -> None:
+        away = self.away[one.who]
+        away.remove(one.member.connection)
+        if not away:
+            del self.away[one.who]
 
 
 class Rosters:
@@ -48,22 +84,15 @@ class Rosters:
         roster = self._rosters.get(channel)
         if roster is None:
             roster = self._rosters[channel] = _Roster()
-        present, me = roster.present, member.connection
-        left = [
-            other
-            for other, one in present.items()
-            if other != me
-            and one.member.user == member.user
-            and (
-                other == instead
-                or (instance and one.until is not None and one.instance == instance)
-            )
-        ]
+        me = member.connection
+        new = _Present(member, instance, node)
+        left = [one for one in roster.away.get(new.who, ()) if one != me] if instance else []
+        other = roster.present.get(instead) if instead is not None else None
+        if other is not None and other.member.user == member.user and instead not in (me, *left):
+            left.append(other.member.connection)
         for connection in left:
-            del present[connection]
-        before = present.get(me)
-        present[me] = _Present(member, instance, node)
-        joined = () if before is not None and before.member == member else (member,)
+            roster.take(connection)
+        joined = () if roster.put(new) == member else (member,)
         return self._changed(channel, roster, joined, left) if joined or left else None
 
     def remove(self, channel: str, connection: str, until: float | None) -> PresenceChange | None:
@@ -73,10 +102,10 @@ class Rosters:
         if roster is None or one is None:
             return None
         if until is not None:
-            one.until = until
+            roster.leave(one, until)
             heappush(self._leaving, (until, channel, connection))
             return None
-        del roster.present[connection]
+        roster.take(connection)
         return self._changed(channel, roster, (), [connection])
 
     def overdue(self, now: float) -> Iterator[Told]:
@@ -99,7 +128,7 @@ class Rosters:
                 if one.node == node and one.until is None
             ]
             for connection in left:
-                del roster.present[connection]
+                roster.take(connection)
             if left:
                 yield channel, self._changed(channel, roster, (), left)
 

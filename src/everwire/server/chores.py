@@ -15,11 +15,12 @@ from ..net.tasks import TaskOwner
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 AGAIN = 0.5  # seconds between tries while the broker does not answer
+AT_ONCE = 32  # chores with different keys that are done at a time
 MAX_CHORES = 200_000
 
 
 class Chores:
-    """Does one thing after the other, in one task that exists while there is anything to do.
+    """Does one thing after the other for each key, in tasks that exist while there is anything to do.
 
     What the broker did not answer is done again until it does: so a chore must be one that
     may be done twice.
@@ -28,29 +29,43 @@ class Chores:
     def __init__(self, tasks: TaskOwner, log: LimitedLog) -> None:
         self._tasks = tasks
         self._log = log
-        self._waiting: deque[Work] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._waiting: dict[str, deque[Work]] = {}
+        self._ready: deque[str] = deque()
+        """keys that nobody works on"""
+        self._count = 0
+        self._workers: set[asyncio.Task[None]] = set()
 
-    def add(self, work: Work) -> None:
-        """Do ``work`` after what was added before."""
-        if len(self._waiting) >= MAX_CHORES:
-            self._waiting.popleft()
+    def add(self, key: str, work: Work) -> None:
+        """Do ``work`` after what was added before it with the same key."""
+        if self._count >= MAX_CHORES:
             self._log.log(logging.ERROR, "too many chores", "a chore is left undone: too many")
-        self._waiting.append(work)
-        if self._task is None:
-            self._task = self._tasks.start(self._run(), "chores")
+            return
+        self._count += 1
+        waiting = self._waiting.get(key)
+        if waiting is not None:
+            waiting.append(work)
+            return
+        self._waiting[key] = deque([work])
+        self._ready.append(key)
+        if len(self._workers) < AT_ONCE:
+            worker = self._tasks.start(self._work(), "chores")
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
 
     async def finish(self, seconds: float) -> None:
         """Wait until all is done, at most ``seconds``. Safe to cancel."""
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=seconds)
+        if self._workers:
+            await asyncio.wait(set(self._workers), timeout=seconds)
 
-    async def _run(self) -> None:
-        try:
-            while self._waiting:
-                await self._do(self._waiting.popleft())
-        finally:
-            self._task = None
+    async def _work(self) -> None:
+        while self._ready:
+            key = self._ready.popleft()
+            waiting = self._waiting[key]
+            while waiting:
+                await self._do(waiting[0])
+                waiting.popleft()
+                self._count -= 1
+            del self._waiting[key]
 
     async def _do(self, work: Work) -> None:
         while True:

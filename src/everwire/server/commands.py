@@ -196,7 +196,7 @@ class CommandLog:
     def _finish(self, scope: Scope, attempt: str, answer: bytes | None) -> None:
         """Have it noted as soon as the broker answers."""
         finish = self._node.broker.finish
-        self._node.chores.add(lambda: finish(scope.owner, scope.key, attempt, answer))
+        self._node.chores.add(attempt, lambda: finish(scope.owner, scope.key, attempt, answer))
 
     async def stop(self) -> None:
         """Let what runs come to its end for a moment, then cancel it: nobody knows its outcome."""

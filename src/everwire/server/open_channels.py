@@ -58,7 +58,7 @@ class OpenChannels:
         """Let go of channels that nobody has been subscribed to for a while."""
         for channel in self._node.hub.idle(now):
             self._node.hub.forget(channel)
-            self._node.chores.add(partial(self._unsubscribe, channel))
+            self._node.chores.add(channel.key, partial(self._unsubscribe, channel))
         return 1.0
 
     async def _unsubscribe(self, channel: Channel) -> None:

@@ -7,6 +7,7 @@ with the broker shows that one was, they are sent the whole again.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from .node import Node
 
 READINGS = 3  # of who is present, while changes come in between
+PAUSE = 0.1  # seconds between two messages of changes to the same readers
+PAUSE_EACH, LONGEST_PAUSE = (
+    0.0002,
+    2.0,
+)  # more for each reader, so that they cost a core at most half
 
 _LIVE = (SubscriptionState.RECOVERING, SubscriptionState.SUBSCRIBED)
 
@@ -32,9 +38,15 @@ _LIVE = (SubscriptionState.RECOVERING, SubscriptionState.SUBSCRIBED)
 class _Shown:
     """What those who watch a channel have been told."""
 
-    __slots__ = ("changed", "partly", "version")
+    __slots__ = ("changed", "count", "joined", "left", "partly", "sent_at", "timer", "version")
 
     def __init__(self) -> None:
+        # Changes that are to be sent, and when the last ones were.
+        self.joined: dict[str, m.Member] = {}
+        self.left: dict[str, None] = {}
+        self.count = 0
+        self.sent_at = float("-inf")
+        self.timer: asyncio.TimerHandle | None = None
         self.version: int | None = None
         """None: the whole is being read"""
         self.changed = False
@@ -62,7 +74,8 @@ class Presence:
         instead: str | None,
     ) -> None:
         """Make a connection present, in the place of the connection ``instead``."""
-        self._node.chores.add(partial(self._appear, connection, granted, subscription, instead))
+        work = partial(self._appear, connection, granted, subscription, instead)
+        self._node.chores.add(granted.key, work)
 
     async def _appear(
         self,
@@ -87,13 +100,14 @@ class Presence:
         if grace:
             self._leaving.append((self._node.wheel.now + grace, key, connection.id))
         remove = self._node.broker.presence_remove
-        self._node.chores.add(partial(remove, key, connection.id, grace))
+        self._node.chores.add(key, partial(remove, key, connection.id, grace))
 
     def tick(self, now: float) -> None:
         """Remove those whose time of grace is over."""
         while self._leaving and self._leaving[0][0] <= now:
             _, key, connection = self._leaving.popleft()
-            self._node.chores.add(partial(self._node.broker.presence_remove, key, connection))
+            remove = self._node.broker.presence_remove
+            self._node.chores.add(key, partial(remove, key, connection))
 
     def restore(self) -> None:
         """The broker has given up this node, or lost what it knew: tell it anew."""
@@ -109,7 +123,8 @@ class Presence:
 
     def show(self, connection: Connection, subscription: Subscription) -> None:
         """Send who is present, and from now on who comes and goes."""
-        self._node.chores.add(partial(self._show, connection, subscription))
+        work = partial(self._show, connection, subscription)
+        self._node.chores.add(subscription.channel.key, work)
 
     def show_missed(self, connection: Connection) -> None:
         """Send in full what a reader was not sent while it was too slow."""
@@ -161,23 +176,42 @@ class Presence:
             self._again(channel, shown)
         else:
             shown.version = change.version
-            self._tell(channel, shown, change)
+            for connection in change.left:
+                shown.joined.pop(connection, None)
+                shown.left[connection] = None
+            for member in change.joined:
+                shown.left.pop(member.connection, None)
+                shown.joined[member.connection] = member
+            shown.count = change.count
+            if shown.timer is None:
+                self._soon(channel, shown)
 
-    def _tell(self, channel: Channel, shown: _Shown, change: PresenceChange) -> None:
-        joined = list(change.joined)
-        if change.count > self._node.limits.presence_members:
+    def _soon(self, channel: Channel, shown: _Shown) -> None:
+        """Have the changes sent: at once, or, where many come or go, with those that follow."""
+        loop = asyncio.get_running_loop()
+        pause = min(LONGEST_PAUSE, max(PAUSE, len(channel.watchers) * PAUSE_EACH))
+        delay = max(0.0, shown.sent_at + pause - loop.time())
+        shown.timer = loop.call_later(delay, self._tell, channel, shown)
+
+    def _tell(self, channel: Channel, shown: _Shown) -> None:
+        shown.timer, shown.sent_at = None, asyncio.get_running_loop().time()
+        joined, left = list(shown.joined.values()), list(shown.left)
+        shown.joined.clear()
+        shown.left.clear()
+        if shown.version is None:  # the whole will be sent
+            return
+        if shown.count > self._node.limits.presence_members:
             shown.partly, joined = True, []
         elif shown.partly:  # there are few enough to be listed
             self._again(channel, shown)
             return
-        left = list(change.left)
-        _send(channel, m.Presence(channel.sid, False, joined, left, change.count))
+        _send(channel, m.Presence(channel.sid, False, joined, left, shown.count))
 
     def _again(self, channel: Channel, shown: _Shown) -> None:
         """Have everybody who watches sent the whole."""
         shown.version = None
         self._node.count("presence_repairs")
-        self._node.chores.add(partial(self._show_all, channel, shown))
+        self._node.chores.add(channel.key, partial(self._show_all, channel, shown))
 
     async def _show_all(self, channel: Channel, shown: _Shown) -> None:
         members = await self._read(channel, shown)
