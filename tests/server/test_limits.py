@@ -276,6 +276,8 @@ def test_a_connection_that_takes_anothers_place_takes_its_number_too() -> None:
             await foreign.ask(m.Auth(1, "eve"))
             for wrong in ("nobody's", foreign_secret):
                 assert await closed_at_once(network, "ada", replaces=wrong) == 4506
+            await opened(network, token="eve")
+            assert await closed_at_once(network, "eve") == 4506, "hers is counted still"
             new = await opened(network, token="ada", replaces=secret)
             assert await old.until_closed() == 4507
             assert new.close_code is None

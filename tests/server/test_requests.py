@@ -530,6 +530,37 @@ def test_a_keyed_command_whose_caller_is_gone_is_logged_all_the_same_and_has_an_
     assert [one.getMessage() for one in caplog.records] == ["a defect in command 'job'"]
 
 
+def test_a_keyed_command_without_a_time_of_its_own_has_the_longest_that_is_allowed() -> None:
+    wire = open_app(limits=Limits(request_timeout_max=30))
+    ended: list[float] = []
+
+    @wire.command
+    async def job(conn: Connection) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(now())
+
+    async def main() -> None:
+        async with serving(wire) as (network, _):
+            peer, retry = await opened(network), await opened(network)
+            began = now()
+            peer.send(m.Command(2, "job", None, 1000, "k"))
+            await asyncio.sleep(0.5)
+            # Whoever only waits for it does not know what became of it either.
+            for one, number in ((retry, 3), (peer, 2)):
+                if one is retry:
+                    one.send(m.Command(3, "job", None, 1000, "k"))
+                late = await one.answer(number)
+                assert isinstance(late, m.Error)
+                assert (late.name, late.outcome) == ("timeout", "unknown")
+            assert not ended
+            await asyncio.sleep(60)
+            assert 30 <= ended[0] - began < 30.1
+
+    run(main)
+
+
 # ---- hostile parameters ------------------------------------------------------------------
 
 
