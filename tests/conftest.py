@@ -208,6 +208,14 @@ def demo(serve: Callable[..., Served]) -> Served:
 
 
 @pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """A port that nobody listens on, and that nobody else can take meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.fixture
 def free_port() -> int:
     """A port that nobody listens on just now."""
     with socket.socket() as probe:

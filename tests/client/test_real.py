@@ -160,13 +160,13 @@ def test_plain(run: Callable[..., None]) -> None:
 
 
 @LOOPS
-def test_what_does_not_work_says_so(run: Callable[..., None]) -> None:
+def test_what_does_not_work_says_so(run: Callable[..., None], deaf_port: int) -> None:
     async def scenario(url: str, wire: Everwire) -> None:
         with pytest.raises(HandshakeRefused) as error:
             await connect(url.replace("/ws", "/nowhere"))
         assert error.value.status == 404
         with pytest.raises(OSError, match=r"Connect call failed|refused"):
-            await connect("ws://127.0.0.1:1/ws", timeout=0.3)
+            await connect(f"ws://127.0.0.1:{deaf_port}/ws", timeout=0.3)
         with pytest.raises(ConfigError):
             connect("http://127.0.0.1")
 

@@ -67,14 +67,16 @@ def test_without_with_it_is_opened_and_closed_by_hand(server: Server) -> None:
     assert client.state == "closed"
 
 
-def test_what_is_raised_is_what_the_asynchronous_client_raises(server: Server) -> None:
+def test_what_is_raised_is_what_the_asynchronous_client_raises(
+    server: Server, deaf_port: int
+) -> None:
     with connect(server.url) as client:
         with pytest.raises(BadData):
             client.publish("c", object())
         with pytest.raises(RequestTimeout):
             client.query("forever", timeout=0.05)
     with pytest.raises(OSError, match=r"Connect call failed|refused"):
-        connect("ws://127.0.0.1:1/ws", timeout=0.2).open()
+        connect(f"ws://127.0.0.1:{deaf_port}/ws", timeout=0.2).open()
     with pytest.raises(ConfigError):
         connect("http://127.0.0.1")
 

@@ -30,8 +30,8 @@ def test_a_pool_from_many_threads(server: Server) -> None:
         pool.publish("c", 1)
 
 
-def test_a_pool_that_cannot_connect_says_so() -> None:
-    with Pool("ws://127.0.0.1:1/ws", min_ready=0, acquire_timeout=0.1) as pool:
+def test_a_pool_that_cannot_connect_says_so(deaf_port: int) -> None:
+    with Pool(f"ws://127.0.0.1:{deaf_port}/ws", min_ready=0, acquire_timeout=0.1) as pool:
         with pytest.raises(PoolTimeout):
             pool.query("double")
 

@@ -267,7 +267,7 @@ def test_a_proxy_that_refuses_is_told_apart_from_the_server(status: int, final: 
 
 
 def test_the_environment_is_asked_only_if_that_is_wanted_and_its_exceptions_hold(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, deaf_port: int
 ) -> None:
     async def scenario() -> None:
         proxy = ConnectProxy()
@@ -278,7 +278,9 @@ def test_the_environment_is_asked_only_if_that_is_wanted_and_its_exceptions_hold
                 assert proxy.asked == []
             async with socket_to(url, proxy="environment"):
                 assert len(proxy.asked) == 1
-            monkeypatch.setenv("ws_proxy", "http://127.0.0.1:1")  # goes before http_proxy
+            monkeypatch.setenv(
+                "ws_proxy", f"http://127.0.0.1:{deaf_port}"
+            )  # goes before http_proxy
             with pytest.raises(OSError, match=r"127\.0\.0\.1"):
                 await socket_to(url, proxy="environment", timeout=0.3)
             monkeypatch.setenv("no_proxy", "example.org,127.0.0.1")
