@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from everwire import Connection, Everwire, Forbidden, Grant, Identity, Position
+from everwire import ClientLimits, Connection, Everwire, Forbidden, Grant, Identity, Position
 from everwire.client import Message
 
 from .world import FAST, data_of, node_world, play, quiet, take, until
@@ -78,6 +78,29 @@ def test_what_the_application_does_not_take_up_is_told_on_each_connection() -> N
                 client.drop()
                 await until(lambda: len(told) == 4)
                 assert sorted(told) == ["given:news"] * 2 + ["own:ada"] * 2
+
+    play(scenario)
+
+
+def test_who_has_a_channel_is_not_told_of_it_though_the_server_comes_first() -> None:
+    async def scenario() -> None:
+        async with node_world(declare) as world:
+            told: list[str] = []
+            limits = ClientLimits(first_retry=0.2, backoff_base=0.2, subscribe_batch=1)
+            client = world.client(token="ada", limits=limits)
+            client.on_subscribed = lambda channel, start: told.append(channel)
+            async with client:
+                await until(lambda: len(told) == 2)
+                async with (
+                    client.subscribe("other", priority=9),
+                    client.subscribe("given:news") as news,
+                ):
+                    client.drop()
+                    for number in range(20):
+                        await world.wire.publish("given:news", number)
+                        await asyncio.sleep(0.1)
+                    assert data_of(await take(news, 20)) == list(range(20))
+                    assert told.count("given:news") == 1
 
     play(scenario)
 

@@ -245,6 +245,22 @@ def test_a_refreshed_connection_keeps_what_tokens_opened_for_its_user() -> None:
     play(scenario)
 
 
+def test_an_auth_that_brings_a_fresh_channel_token_keeps_that_one() -> None:
+    async def scenario() -> None:
+        async with private() as (network, _, wire, made):
+            peer = await come(network)
+            token = made.issue("ada", channel="private:1", expires_in=5)
+            assert await subscribe(peer, "private:1", token) == 0
+            fresh = made.issue("ada", channel="private:1", expires_in=500)
+            request = m.ChannelRequest("private:1", token=fresh)
+            assert isinstance(await peer.ask(m.Auth(50, "ada", subscribe=[request])), dict)
+            await asyncio.sleep(100)
+            await wire.publish("private:1", "still")
+            assert (await peer.next(m.ChannelMessage)).data == "still"
+
+    play(scenario)
+
+
 def test_a_token_is_of_no_use_when_the_connection_s_user_has_changed() -> None:
     """In plain, where whoever was anonymous may say later who it is."""
 

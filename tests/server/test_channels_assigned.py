@@ -418,6 +418,7 @@ def test_own_channels_go_before_all_other_patterns_and_have_options() -> None:
         ("a%20b", "a%2520b"),
         ("é", "é"),
         ("e\u0301", "e%CC%81"),
+        ("\u212b", "%E2%84%AB"),
         ("\u202eada\n", "%E2%80%AEada%0A"),
         ("*", "%2A"),
     ],

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from everwire import Connection, Everwire, Forbidden, Grant, Identity, RequestError
+from everwire.brokers.memory import MemoryBroker
 from everwire.codes import ErrorCode
 from everwire.protocol import messages as m
+from everwire.server.turns import Turn
 from everwire.testing import run
 
 from .peer import Peer, serving
@@ -18,11 +21,11 @@ from .peer import Peer, serving
 class Rights:
     """An application whose one channel takes a second to ask about, and may be closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, broker: MemoryBroker | str = "auto") -> None:
         self.allowed = True
         self.asked = 0
         self.pause = 1.0
-        self.wire = Everwire(allow_anonymous=True)
+        self.wire = Everwire(broker, allow_anonymous=True)
 
         @self.wire.authenticate
         async def who(token: str | None = None) -> Identity:
@@ -120,6 +123,51 @@ def test_what_is_being_subscribed_to_is_asked_about_again_too(after: float) -> N
             await rights.wire.publish("c", "secret")
             await asyncio.sleep(1)
             assert not peer.messages()
+
+    run(main)
+
+
+class SlowBroker(MemoryBroker):
+    async def subscribe(self, channels: Sequence[str]) -> None:
+        await asyncio.sleep(1)
+        await super().subscribe(channels)
+
+
+def test_what_the_broker_is_being_asked_for_is_asked_about_again_too() -> None:
+    """Granted by the old token, registered when the new one does not allow it any more."""
+    rights = Rights(SlowBroker())
+    rights.pause = 0
+
+    async def main() -> None:
+        async with serving(rights.wire) as (network, _):
+            peer = Peer(network)
+            await peer.auth(token="ada")
+            peer.send(m.Subscribe(2, asks("c")))
+            await asyncio.sleep(0.5)
+            rights.allowed = False
+            assert isinstance(await peer.ask(m.Auth(3, "ada")), dict)
+            answer = await peer.answer(2)
+            assert isinstance(answer, m.Response)
+            ended = await peer.next(m.Unsubscribed)
+            assert (ended.sid, ended.code) == (answer.payload["subscriptions"][0]["sid"], 202)
+
+    run(main)
+
+
+def test_nobody_waits_behind_what_a_closed_connection_never_began() -> None:
+    rights = Rights()
+
+    async def main() -> None:
+        async with serving(rights.wire) as (network, node):
+            peer = Peer(network)
+            await peer.auth(token="ada")
+            (connection,) = node.connections.values()
+            node.dispatch(connection, m.Subscribe(2, asks("c")))
+            turn = Turn(connection, ["c"])
+            connection.close(1000)
+            async with asyncio.timeout(1), turn:
+                pass
+            assert not connection.operations
 
     run(main)
 

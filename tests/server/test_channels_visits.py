@@ -221,6 +221,31 @@ def test_who_leaves_while_being_greeted_is_seen_off_after_it() -> None:
     run(main)
 
 
+def test_on_connect_may_close_by_itself_and_then_it_is_seen_off() -> None:
+    wire = application()
+    said: list[int] = []
+
+    @wire.on_connect
+    async def came(conn: Connection) -> None:
+        conn.close(4001, "elsewhere")
+        await asyncio.sleep(1)
+
+    @wire.on_disconnect
+    async def left(conn: Connection, code: int, reason: str) -> None:
+        said.append(code)
+
+    async def main() -> None:
+        async with serving(wire) as (network, node):
+            peer = await Peer(network).open()
+            peer.send(m.Auth(1, "ada"))
+            assert await peer.until_closed() == 4001
+            await asyncio.sleep(5)
+            assert said == [4001]
+            assert node.counters["defects"] == 0
+
+    run(main)
+
+
 def test_a_later_auth_of_the_same_user_greets_nobody_anew() -> None:
     wire = application()
     said: list[str] = []

@@ -45,7 +45,8 @@ def on_auth(node: Node, connection: Connection, message: m.Auth) -> None:
         connection.transport.limit(node.limits.hard_cap)
         hold_back(connection)
     turn = Turn(connection, [request.channel for request in message.subscribe])
-    node.tasks.start(_authenticate(node, connection, message, turn, first), "auth")
+    task = node.tasks.start(_authenticate(node, connection, message, turn, first), "auth")
+    task.add_done_callback(lambda _: turn.end())
 
 
 def _is_throttled(node: Node, connection: Connection) -> bool:
@@ -81,7 +82,6 @@ async def _authenticate(
         connection.refuse(message.id, RequestError(code=ErrorCode.INTERNAL))
         connection.close(CloseCode.INTERNAL_ERROR)
     finally:
-        turn.end()
         connection.auth_in_flight = False
         if first:
             let_through(connection)
@@ -168,8 +168,7 @@ async def _welcome(
     before = connection.identity
     if again:
         connection.ready(identity)
-        held = [request.channel for request in message.subscribe]
-        await subscribing.reauthorise(node, connection, held)
+        await subscribing.reauthorise(node, connection)
     connection.identity = identity
     changed = (before.tenant, before.user) != (identity.tenant, identity.user)
     if (changed or not again) and not await greet(node, connection, message.id):

@@ -289,10 +289,6 @@ class Connection(Inbound, Askable, Assignable):
             if task is not None:
                 task.cancel()
         self.inflight = NOTHING
-        for operation in self.operations.values():
-            if not operation.done():  # of a task that was cancelled before it began
-                operation.set_result(None)
-        self.operations = NOTHING
         for stream in self.streams.values():
             stream.cancel()
         self.streams = NOTHING

@@ -29,11 +29,12 @@ def on_subscribe(node: Node, connection: Connection, message: m.Subscribe) -> No
         subscribing.check_request(node.limits, message.channels)
         check_room(node, connection)
     except RequestError as error:
-        connection.refuse(message.id or None, error)
+        channel = message.channels[0].channel if message.channels else None
+        connection.refuse(message.id or None, error, channel)
         return
     turn = Turn(connection, [request.channel for request in message.channels])
     work = partial(_subscribe, node, connection, message, turn)
-    start(node, connection, message.id, work, "subscribe", cancellable=False)
+    start(node, connection, message.id, work, "subscribe", cancellable=False, ended=turn.end)
 
 
 async def _subscribe(node: Node, connection: Connection, message: m.Subscribe, turn: Turn) -> None:
@@ -73,7 +74,7 @@ def on_unsubscribe(node: Node, connection: Connection, message: m.Unsubscribe) -
     if connection.operations and not connection.operations.keys().isdisjoint(message.channels):
         turn = Turn(connection, message.channels)
         work = partial(_unsubscribe, node, connection, message, turn)
-        start(node, connection, message.id, work, "unsubscribe", cancellable=False)
+        start(node, connection, message.id, work, "unsubscribe", cancellable=False, ended=turn.end)
     else:
         _unsubscribe_now(node, connection, message)
 

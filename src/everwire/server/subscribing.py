@@ -9,7 +9,7 @@ in one step. The same path takes up readers that were too slow, and heals holes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -270,16 +270,15 @@ def expel(
     return True
 
 
-async def reauthorise(node: Node, connection: Connection, held: Collection[str]) -> None:
+async def reauthorise(node: Node, connection: Connection) -> None:
     """Ask for every subscription again: the connection has authenticated anew.
 
     Channels that are being subscribed to or left are looked at when that is done, without
-    waiting for it here; those ``held`` have their turn just now. Cancelling leaves the rest
-    as it was granted before.
+    waiting for it here. Cancelling leaves the rest as it was granted before.
     """
     rights = {name: one.rights for name, one in connection.channels.items()}
     connection.channels.clear()
-    busy = [name for name in connection.operations if name not in held]
+    busy = list(connection.operations)
     if busy:
         turn = Turn(connection, busy)
         node.tasks.start(_reauthorise_later(node, connection, busy, turn, rights), "reauthorise")
@@ -302,8 +301,11 @@ async def _reauthorise(
         if subscription is None:
             continue
         try:
-            # What a channel's own token allowed stays allowed, to the same user.
-            granted = await node.access.ask(connection, name, rights.get(name))
+            # What was asked since then has its answer, perhaps by a newer token. What a
+            # channel's own token allowed before stays allowed, to the same user.
+            granted = connection.channels.get(name)
+            if granted is None:
+                granted = await node.access.ask(connection, name, rights.get(name))
             if granted.grant.subscribe and granted.key == subscription.channel.key:
                 continue
             error = RequestError(code=ErrorCode.FORBIDDEN)

@@ -147,7 +147,6 @@ class Farewells:
         visit = connection.visit
         if visit is None or visit.ended is None or not visit.greeted:
             return
-        visit.greeted = False
         if not self._node.app.handlers.on_disconnect:
             return
         if len(self._waiting) >= MOST_WAITING:

@@ -68,8 +68,11 @@ def start(
     name: str,
     *,
     cancellable: bool = True,
+    ended: Callable[[], None] | None = None,
 ) -> None:
     """Work on a request in a task of its own. ``name`` is what the log calls it.
+
+    ``ended`` is called in the end, also where the work never began.
 
     Who asks for it has looked whether there is room: :func:`check_room`.
     """
@@ -77,9 +80,14 @@ def start(
     if request_id == "":  # the plain dialect's channel actions have no id to answer to
         answer_to, request_id = None, connection.internal_id()
     if is_in_flight(node, connection, request_id):
+        if ended is not None:
+            ended()
         return
     guarded = guard(node, connection, request_id, answer_to, work, name)
-    connection.begin(request_id, node.working.start(guarded, name))
+    task = node.working.start(guarded, name)
+    if ended is not None:
+        task.add_done_callback(lambda _: ended())
+    connection.begin(request_id, task)
     if not cancellable:
         connection.uncancellable = connection.uncancellable or {}
         connection.uncancellable[request_id] = None
