@@ -45,8 +45,7 @@ def on_auth(node: Node, connection: Connection, message: m.Auth) -> None:
         connection.transport.limit(node.limits.hard_cap)
         hold_back(connection)
     turn = Turn(connection, [request.channel for request in message.subscribe])
-    task = node.tasks.start(_authenticate(node, connection, message, turn, first), "auth")
-    task.add_done_callback(lambda _: turn.end())
+    node.tasks.start(_authenticate(node, connection, message, turn, first), "auth")
 
 
 def _is_throttled(node: Node, connection: Connection) -> bool:
@@ -82,6 +81,7 @@ async def _authenticate(
         connection.refuse(message.id, RequestError(code=ErrorCode.INTERNAL))
         connection.close(CloseCode.INTERNAL_ERROR)
     finally:
+        turn.end()
         connection.auth_in_flight = False
         if first:
             let_through(connection)
