@@ -261,6 +261,23 @@ def test_an_auth_that_brings_a_fresh_channel_token_keeps_that_one() -> None:
     play(scenario)
 
 
+def test_a_refresh_asks_again_whether_a_channel_s_token_is_over() -> None:
+    """Sooner than whoever looks once a second."""
+
+    async def scenario() -> None:
+        async with private() as (network, _, _, made):
+            peer = await come(network)
+            await asyncio.sleep(1.0 - wall() % 1)
+            token = made.issue("ada", channel="private:1", expires_in=1.05)
+            assert await subscribe(peer, "private:1", token) == 0
+            await asyncio.sleep(1.2)
+            assert isinstance(await peer.ask(m.Auth(50, "ada")), dict)
+            ended = [one for one in peer.inbox if isinstance(one, m.Unsubscribed)]
+            assert [one.code for one in ended] == [201]
+
+    play(scenario)
+
+
 def test_a_token_is_of_no_use_when_the_connection_s_user_has_changed() -> None:
     """In plain, where whoever was anonymous may say later who it is."""
 

@@ -149,6 +149,16 @@ def test_a_published_key_that_is_not_for_this_is_none(changed: dict[str, Any]) -
     play(scenario)
 
 
+def test_a_private_key_that_was_published_is_not_used() -> None:
+    async def scenario() -> None:
+        private = json.loads(pyjwt.algorithms.ECAlgorithm.to_jwk(ONE))
+        publisher = Publisher(a=[{**private, "kid": "k"}, jwk(TWO, "other")])
+        assert "d" in private
+        await refused(verifier(publisher), signed(), "unknown key")
+
+    play(scenario)
+
+
 def test_the_algorithm_of_a_token_is_that_of_the_published_key() -> None:
     async def scenario() -> None:
         key = rsa.generate_private_key(65537, 2048)

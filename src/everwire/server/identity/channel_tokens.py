@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from ...codes import ErrorCode
 from ...errors import Forbidden, RequestError, Unauthorized
-from ...protocol.states import ConnectionState
 from ..rules import Grant
 from .claims import expired
 from .rights import ChannelRights
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from ..connection import Connection
 
 LOOK_AGAIN = 30.0  # seconds after which an ended connection is let go at the latest
-ENDED = (ConnectionState.CLOSING, ConnectionState.CLOSED)
 
 
 async def rights_of(
@@ -92,8 +90,7 @@ class _Watch:
     def tick(self, now: float) -> float:
         connection, granted = self._connection, self._granted
         if (
-            connection.state in ENDED
-            or connection.channels.get(granted.name) is not granted  # left, or another token
+            connection.channels.get(granted.name) is not granted  # ended, left, or another token
             or granted.rights is None
             or granted.rights.expires is None
         ):
