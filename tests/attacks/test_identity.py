@@ -305,6 +305,12 @@ def test_a_cookie_counts_for_pages_of_the_list_alone(
     assert cookie_code(sessions.port, origin) == code
 
 
+def test_cookies_may_come_in_several_headers(sessions: Target) -> None:
+    with Peer(sessions.port, JSON, Cookie="a=b", Origin="http://h", cookie="sid=eve") as peer:
+        answer = peer.ask({"type": "auth", "id": 1})
+        assert answer["payload"]["user"] == "eve"
+
+
 def test_a_token_needs_no_page(sessions: Target) -> None:
     assert cookie_code(sessions.port, None, token=jwt.issue("ada")) == 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,6 +19,9 @@ from everwire import (
     Identity,
     RequestError,
 )
+from everwire.brokers.base import Page
+from everwire.brokers.memory import MemoryBroker
+from everwire.limits import Limits
 from everwire.protocol import messages as m
 from everwire.server.node import Node
 from everwire.testing import Network, VirtualLoop, run
@@ -39,11 +42,25 @@ def play(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
     run(scenario, limit=200_000)
 
 
+class Slow(MemoryBroker):
+    """Takes its time for private channels: ``opening`` and ``reading`` seconds."""
+
+    opening = reading = 0.0
+
+    async def subscribe(self, channels: Sequence[str]) -> None:
+        await asyncio.sleep(self.opening if "private" in channels[0] else 0)
+        await super().subscribe(channels)
+
+    async def read(self, channel: str, *args: Any, **options: Any) -> Page:
+        await asyncio.sleep(self.reading if "private" in channel else 0)
+        return await super().read(channel, *args, **options)
+
+
 @asynccontextmanager
-async def private() -> AsyncIterator[tuple[Network, Node, Everwire, JWT]]:
+async def private(**options: Any) -> AsyncIterator[tuple[Network, Node, Everwire, JWT]]:
     """Channels ``private:{id}`` want a token; a connection's token is ``user`` or ``user@tenant``."""
     made = JWT(SECRET, algorithms=["HS256"], wall=wall)
-    wire = Everwire(channel_tokens=made, allow_anonymous=True)
+    wire = Everwire(channel_tokens=made, allow_anonymous=True, **options)
 
     @wire.authenticate
     async def who(token: str) -> Identity:
@@ -210,6 +227,53 @@ def test_a_subscription_ends_with_its_token_and_says_so(life: float) -> None:
             await asyncio.sleep(60)  # by the leeway it would open it again until then
             assert await subscribe(peer, "private:1", token) == 201
             assert node.counters["channel_tokens_expired"] == 1
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("slow", ["opening", "reading"])
+def test_a_token_that_ends_while_the_broker_is_waited_for_opens_nothing(slow: str) -> None:
+    """And the client is told that a fresh one may."""
+
+    async def scenario() -> None:
+        broker = Slow(wall=wall)
+        setattr(broker, slow, 4.0)
+        async with private(broker=broker) as (network, node, wire, made):
+            peer = await come(network)
+            token = made.issue("ada", channel="private:1", expires_in=2)
+            assert await subscribe(peer, "private:1", token) == 201
+            await wire.publish("private:1", "secret")
+            await asyncio.sleep(1)
+            assert not peer.messages()
+            (connection,) = node.connections.values()
+            assert not connection.subscriptions
+
+    play(scenario)
+
+
+def test_a_token_s_end_is_not_forgotten_for_too_many_other_channels() -> None:
+    """While the broker is waited for, what was granted counts as little as any other channel."""
+
+    async def scenario() -> None:
+        broker = Slow(wall=wall)
+        broker.opening = 2.0
+        limits = Limits(subscriptions=3)
+        async with private(broker=broker, limits=limits) as (network, _, wire, made):
+            peer = await come(network)
+            token = made.issue("ada", channel="private:1", expires_in=10)
+            peer.send(m.Subscribe(7, [m.ChannelRequest("private:1", token=token)]))
+            await asyncio.sleep(0.5)
+            for number in range(9):
+                assert isinstance(await peer.publish(f"p{number}", f"c{number}", 1), dict)
+            answer = await peer.answer(7)
+            assert isinstance(answer, m.Response)
+            await wire.publish("private:1", "hello")
+            assert (await peer.next(m.ChannelMessage)).data == "hello"
+            await asyncio.sleep(10)
+            assert (await peer.next(m.Unsubscribed)).code == 201
+            await wire.publish("private:1", "secret")
+            await asyncio.sleep(1)
+            assert not peer.messages()
 
     play(scenario)
 

@@ -18,12 +18,13 @@ from ..brokers.base import Page
 from ..codes import ErrorCode
 from ..errors import BadRequest, BrokerUnavailable, Forbidden, RequestError
 from ..hub.patterns import Pattern
-from ..hub.registry import Subscription
+from ..hub.registry import Channel, Subscription
 from ..protocol import messages as m
 from ..protocol.positions import NOWHERE
 from ..protocol.states import SubscriptionState
 from .access import check_info
 from .churn import check_churn
+from .identity.channel_tokens import check_rights, hold
 from .recovering import ALIVE, push, send_gap, settle
 from .turns import Turn
 
@@ -147,10 +148,7 @@ async def _subscribe_one(
         _check_room(node, connection, name)
     if connection.state not in ALIVE:
         raise RequestError(code=ErrorCode.CANCELLED)
-    channel = await node.open_channels.open(granted)
-    if connection.state not in ALIVE:
-        node.hub.unused(channel)
-        raise RequestError(code=ErrorCode.CANCELLED)
+    channel = await _open(node, connection, granted)
     subscription = Subscription(connection, channel)
     connection.subscriptions[name] = subscription
     node.hub.add(subscription)
@@ -166,6 +164,7 @@ async def _subscribe_one(
         _drop(node, connection, subscription)
         raise
     if subscription.state is not SubscriptionState.SUBSCRIBING:
+        check_rights(connection, granted)
         raise RequestError(code=ErrorCode.CANCELLED)
     node.hub.learn(channel, page.top)
     subscription.state = SubscriptionState.RECOVERING
@@ -174,6 +173,19 @@ async def _subscribe_one(
         node.presence.appear(connection, granted, subscription, instead)
     watches = request.presence and granted.presence and granted.grant.presence
     return Begun(subscription, page, request.position, watches, granted.latest)
+
+
+async def _open(node: Node, connection: Connection, granted: Channelled) -> Channel:
+    """Have the channel ready, and see whether it is still wanted then."""
+    channel = await node.open_channels.open(granted)
+    try:
+        if connection.state not in ALIVE:
+            raise RequestError(code=ErrorCode.CANCELLED)
+        hold(connection, granted)
+    except RequestError:
+        node.hub.unused(channel)
+        raise
+    return channel
 
 
 async def _first_page(node: Node, granted: Channelled, position: m.Position | None) -> Page:

@@ -58,6 +58,36 @@ async def rights_of(
     return rights
 
 
+def check_rights(connection: Connection, granted: Channelled) -> None:
+    """Check that what a token opened is still open, and this user's.
+
+    Raises:
+        RequestError: it is not; ``token_expired`` where a fresh one may help.
+    """
+    rights, identity = granted.rights, connection.identity
+    if rights is None:
+        return
+    if rights.expires is not None and rights.expires <= connection.node.wall():
+        raise RequestError("the channel's token has expired", code=ErrorCode.TOKEN_EXPIRED)
+    if (rights.tenant, rights.user) != (identity.tenant, identity.user):
+        raise Forbidden("the token is for another channel or user")
+
+
+def hold(connection: Connection, granted: Channelled) -> None:
+    """Have a subscription that begins now end with its token.
+
+    What was granted may have been forgotten while the broker was waited for: there were
+    too many other channels.
+
+    Raises:
+        RequestError: as :func:`check_rights`.
+    """
+    check_rights(connection, granted)
+    if granted.rights is not None and connection.channels.get(granted.name) is not granted:
+        connection.channels[granted.name] = granted
+        watch(connection, granted)
+
+
 def both(token: Grant, rule: Grant) -> Grant:
     """What a token and the rule's handler allow together."""
     return Grant(
