@@ -54,7 +54,7 @@ CLOSE_MEANINGS: dict[CloseCode, str] = {
     CloseCode.AUTH_DEADLINE: "no auth arrived by the deadline",
     CloseCode.TOKEN_REFUSED: "the token was refused or has expired; fetch a fresh one",
     CloseCode.HEARTBEAT: "nothing arrived within the heartbeat's deadline",
-    CloseCode.RATE_LIMITED: "too many messages or connections; slow down",
+    CloseCode.RATE_LIMITED: "too many messages, connections or refused tokens; slow down",
     CloseCode.SLOW_CONSUMER: "the reader made no progress for 30 s, or is too slow for a channel that disconnects",
     CloseCode.DRAINING: "the node is draining; connect again, to another",
     CloseCode.UNAUTHORIZED: "these credentials are refused for good",

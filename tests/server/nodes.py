@@ -184,6 +184,13 @@ async def who(token: str = "") -> Identity:
     return Identity(user, tenant=tenant)
 
 
+def named_app(**options: Any) -> Everwire:
+    """An application that is open to all, and believes who they say they are."""
+    wire = open_app(**options)
+    wire.authenticate(who)
+    return wire
+
+
 @asynccontextmanager
 async def nodes(
     count: int = 2,
@@ -191,6 +198,7 @@ async def nodes(
     *,
     limits: Limits | None = None,
     latency: float = 0.01,
+    make: Callable[..., Everwire] = named_app,
 ) -> AsyncIterator[Nodes]:
     """That many nodes, for as long as the block lasts."""
     loop = asyncio.get_running_loop()
@@ -201,8 +209,7 @@ async def nodes(
     for number in range(count):
         broker = Severable(limits, wall=loop.wall, beside=first)
         first = first or broker
-        wire = open_app(broker=broker, limits=limits, wall=loop.wall)
-        wire.authenticate(who)
+        wire = make(broker=broker, limits=limits, wall=loop.wall)
         if declare is not None:
             declare(wire)
         node = await wire.start()

@@ -237,14 +237,17 @@ class Operations(ABC):
             until: when they will all have expired; after ``limits.revocation_ttl`` if it is
                 not given.
 
-        Cancelling is safe: it is done, or not begun.
+        At this node it is done at once, at the others as soon as they are told. Cancelling
+        only ends the waiting for their answers.
 
         Raises:
             ConfigError: nothing is named, or a token's id together with a user.
-            Unavailable: as many are remembered as are allowed. Who is connected was closed.
+            Unavailable: this node remembers as many as it may. Who is connected was closed.
+            BrokerUnavailable: this node has done it; the others may not know of it.
         """
         node = self._here()
-        revocations.apply(node, revocations.revocation(node, user, tenant, token_id, before, until))
+        meant = revocations.revocation(node, user, tenant, token_id, before, until)
+        await reaching.revoke_everywhere(node, meant)
 
     @overload
     async def request(

@@ -13,9 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..codes import ErrorCode
-from ..errors import BrokerUnavailable, EverwireError, RequestError
+from ..errors import BrokerUnavailable, EverwireError, RequestError, Unavailable
 from ..protocol.data import pack_data, unpack_data
 from . import asking, reaching, signals
+from .identity import revocations
 from .signals import Called, Signal, Target
 
 if TYPE_CHECKING:
@@ -278,9 +279,18 @@ async def _unsubscribe(node: Node, signal: signals.Unsubscribe) -> int:
     return await reaching.unsubscribe(node, signal.target, signal.channel, signal.code)
 
 
+async def _revoke(node: Node, signal: signals.Revoke) -> int:
+    try:
+        revocations.apply(node, signal.revocation)
+    except Unavailable as full:
+        node.log.log(logging.ERROR, "revocations", "%s", full.message)
+    return 1
+
+
 _ACTIONS: dict[type[Called], Callable[[Node, Any], Awaitable[int]]] = {
     signals.Count: _count,
     signals.Disconnect: _disconnect,
     signals.Unsubscribe: _unsubscribe,
+    signals.Revoke: _revoke,
 }
 """what is done for other nodes, and answered with a number"""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from ..codes import CloseCode, ErrorCode
 from ..errors import ConfigError
 from . import signals
+from .identity import revocations
+from .identity.revocations import Revocation
 from .signals import Target
 from .subscribing import expel
 from .turns import Turn
@@ -79,6 +81,23 @@ async def unsubscribe_everywhere(node: Node, target: Target, channel: str, code:
             ticket=ticket, sender=sender, target=target, channel=channel, code=code
         )
     )
+
+
+async def revoke_everywhere(node: Node, revocation: Revocation) -> None:
+    """Apply a revocation at all nodes.
+
+    Raises:
+        Unavailable: this node remembers as many as it may.
+        BrokerUnavailable: the other nodes may not know of it.
+    """
+    try:
+        revocations.apply(node, revocation)
+    finally:
+        await node.others.everywhere(
+            lambda ticket, sender: signals.Revoke(
+                ticket=ticket, sender=sender, revocation=revocation
+            )
+        )
 
 
 def check_close_code(code: int) -> None:

@@ -21,6 +21,7 @@ from ..errors import (
     RequestTimeout,
     request_error,
 )
+from .identity.revocations import Revocation
 
 
 class Target(msgspec.Struct, frozen=True, gc=False):
@@ -65,6 +66,12 @@ class Unsubscribe(Called):
     code: int
 
 
+class Revoke(Called):
+    """End what the tokens that are meant opened, and refuse them. Answered by 1."""
+
+    revocation: Revocation
+
+
 class Ask(Called):
     """Put this to the connections. Answered by their :class:`Number`, then by :class:`Answer`."""
 
@@ -106,7 +113,7 @@ class Answer(Signal):
     failure: Failure | None = None
 
 
-AnySignal: TypeAlias = Count | Disconnect | Unsubscribe | Ask | Withdraw | Number | Answer
+AnySignal: TypeAlias = Count | Disconnect | Unsubscribe | Revoke | Ask | Withdraw | Number | Answer
 
 encode: Callable[[Signal], bytes] = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[AnySignal] = msgspec.msgpack.Decoder(AnySignal)
