@@ -16,6 +16,7 @@ from ..protocol.messages import Position
 from ..protocol.positions import Place, place
 from ..protocol.states import SubscriptionState
 from .backlog import Backlog
+from .filters import FilteredLane
 from .patterns import Pattern, Patterns
 from .registry import Channel, Lane, Reader, Subscription
 
@@ -147,13 +148,29 @@ class Hub:
             return True
         if subscription.offset < last:
             return False
-        lane = channel.lane(subscription.reader.wire)
+        lane = self._lane(subscription)
         if lane.pending is not None:
             self.flush()
         lane.members[subscription.reader] = subscription.reader.write
         self._discard(subscription)
         subscription.state = SubscriptionState.SUBSCRIBED
         return True
+
+    @staticmethod
+    def _lane(subscription: Subscription) -> Lane:
+        """The lane of a subscription, made if there is none."""
+        channel, key = subscription.channel, subscription.lane_key
+        chosen, sent, wire = subscription.filter, subscription.sent, subscription.reader.wire
+        lane = channel.lanes.get(key)
+        if lane is None:
+            lane = channel.lanes[key] = (
+                channel.make_lane(wire)
+                if chosen is None
+                else FilteredLane(channel, wire, chosen, sent)
+            )
+        elif isinstance(lane, FilteredLane):
+            lane.passed = min(lane.passed, sent)
+        return lane
 
     def keep(self, subscription: Subscription) -> None:
         """From now on, keep what comes for a subscription that is not live.
@@ -200,12 +217,15 @@ class Hub:
         if subscription in channel.waiting:
             channel.waiting.remove(subscription)
         if subscription.state is SubscriptionState.SUBSCRIBED:
-            lane = channel.lanes[subscription.reader.wire]
+            key = subscription.lane_key
+            lane = channel.lanes[key]
             if lane.pending is not None:
                 self.flush()
             del lane.members[subscription.reader]
             if not lane.members:
-                del channel.lanes[lane.wire]
+                del channel.lanes[key]
+            if isinstance(lane, FilteredLane):
+                subscription.sent = max(subscription.sent, lane.passed)
 
     # ---- from the broker -----------------------------------------------------
 
@@ -217,23 +237,20 @@ class Hub:
         last, offset = channel.last, record.offset
         if last is None:  # nobody has read the numbering yet
             channel.epoch = record.epoch
-        elif channel.epoch != record.epoch:
-            self._restart(channel, record)
+        elif (
+            channel.epoch != record.epoch or offset != last + 1 or record.prev is not None
+        ) and not self._is_next(channel, last, record):
             return
-        elif offset != last + 1 or record.prev is not None:  # not simply the next
-            where = place(last, offset, record.prev)
-            if where is Place.DUPLICATE:
-                return
-            if where is Place.HOLE:
-                self._restart(channel, record)
-                return
         channel.last = offset
         channel.last_id = record.id
         for lane in channel.lanes.values():
-            if lane.pending is not None:
-                lane.pending.append(lane.frame(record))
+            frame = lane.frame(record)
+            if not frame:
                 continue
-            lane.pending = [lane.frame(record)]
+            if lane.pending is not None:
+                lane.pending.append(frame)
+                continue
+            lane.pending = [frame]
             self._dirty.append(lane)
             if not self._armed:
                 self._armed = True
@@ -242,6 +259,15 @@ class Hub:
             self._admit(channel)
         for listener in channel.listeners:
             listener.tell(channel, record)
+
+    def _is_next(self, channel: Channel, last: int, record: Record) -> bool:
+        """Whether a message is next; if something is missing before it, see to that."""
+        if channel.epoch == record.epoch:
+            where = place(last, record.offset, record.prev)
+            if where is not Place.HOLE:
+                return where is Place.NEXT
+        self._restart(channel, record)
+        return False
 
     def on_presence(self, key: str, change: PresenceChange) -> None:
         """Tell those who watch a channel who came and went."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..brokers.base import ChannelOptions, Record
     from ..protocol.dialects import Wire
     from .backlog import Backlog
+    from .filters import ReaderFilter
 
 
 class Reader(Protocol):
@@ -68,7 +69,7 @@ class Lane:
         return pending[0] if len(pending) == 1 else b"".join(pending)
 
     def frame(self, record: Record) -> bytes:
-        """Make the finished frame of a message."""
+        """Make the finished frame of a message; empty if these readers are not to have it."""
         wire = self.wire
         return wire.frame(
             wire.dialect.encode_message(
@@ -104,7 +105,8 @@ class Channel:
         self.epoch = ""
         self.last: int | None = None
         self.last_id = ""
-        self.lanes: dict[Wire, Lane] = {}
+        self.lanes: dict[object, Lane] = {}
+        """by :attr:`Subscription.lane_key`"""
         self.subscriptions: dict[Reader, Subscription] = {}
         self.waiting: list[Subscription] = []
         """read further in history than the broker has told this node of"""
@@ -116,13 +118,6 @@ class Channel:
     def position(self) -> Position:
         """The last message that this node knows of."""
         return Position(self.epoch, self.last or 0, self.last_id)
-
-    def lane(self, wire: Wire) -> Lane:
-        """The lane of ``wire``, made if there is none."""
-        lane = self.lanes.get(wire)
-        if lane is None:
-            lane = self.lanes[wire] = self.make_lane(wire)
-        return lane
 
     def make_lane(self, wire: Wire) -> Lane:
         """Make a lane, which is none of the channel's yet."""
@@ -139,7 +134,9 @@ class Subscription:
     it; while it is ``SUBSCRIBED``, its channel knows.
     """
 
-    __slots__ = ("backlog", "channel", "epoch", "id", "offset", "reader", "state")
+    __slots__ = (
+        "backlog", "channel", "epoch", "filter", "id", "offset", "reader", "sent", "state",
+    )  # fmt: skip
 
     def __init__(self, reader: Reader, channel: Channel) -> None:
         self.reader = reader
@@ -147,9 +144,18 @@ class Subscription:
         self.state = SubscriptionState.SUBSCRIBING
         self.backlog: Backlog | None = None
         """what came since its position, in a channel that keeps no history"""
+        self.filter: ReaderFilter | None = None
+        self.sent = 0
+        """with a filter: the reader's own position, which does not move with what is left out"""
         self.epoch = ""
         self.offset = 0
         self.id = ""
+
+    @property
+    def lane_key(self) -> object:
+        """Those with the same key share a lane."""
+        wire = self.reader.wire
+        return wire if self.filter is None else (wire, self.filter)
 
     @property
     def position(self) -> Position:
@@ -161,6 +167,7 @@ class Subscription:
     def begin(self, position: Position) -> None:
         """Note where delivery starts; of what was kept until now only what follows counts."""
         self.move(position)
+        self.sent = position.offset
         if self.backlog is not None:
             self.backlog.begin(position)
 

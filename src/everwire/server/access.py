@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from ..brokers.base import ChannelOptions
 from ..codes import ErrorCode
 from ..errors import BadData, BadRequest, Forbidden, RequestError
+from ..hub.filters import ReaderFilter
 from ..protocol.channels import channel_key, check_channel
 from ..protocol.data import plain_data
 from .filters import ChannelFilter, Filter
@@ -20,6 +22,7 @@ from .rules import ChannelRule, Grant
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .node import Node
 
 _json = msgspec.json.Encoder()
 
@@ -215,6 +218,8 @@ class Access:
         rights: ChannelRights | None = None,
     ) -> Channelled:
         if rule.wildcard:
+            if grant.filter is not None:
+                raise TypeError("a wildcard's Grant can have no filter: it is for one channel")
             grant = Grant(subscribe=grant.subscribe)  # there is no channel to publish to
             return Channelled(f"{key}\x00", name, rule.options, False, grant, prefix=key[:-1])
         publishing = self.place(name).filter
@@ -233,6 +238,15 @@ class Access:
                 del connection.channels[oldest]
         connection.channels[granted.name] = granted
         return granted
+
+
+def filter_of(node: Node, granted: Channelled) -> ReaderFilter | None:
+    """What decides which messages of a channel a connection is sent, if not all."""
+    function = granted.grant.filter
+    if function is None:
+        return None
+    where = f"the filter of channel {granted.name!r}"
+    return ReaderFilter(function, partial(node.log_defect, where, "a channel's filter"))
 
 
 def check_info(connection: Connection, granted: Channelled) -> None:

@@ -12,6 +12,7 @@ from ..errors import BadRequest, Forbidden
 from ..protocol import messages as m
 from ..protocol.data import plain_data, unpack_data
 from ..protocol.positions import Snapshot
+from .access import filter_of
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -57,8 +58,11 @@ async def _history(node: Node, connection: Connection, message: m.Query) -> Any:
     else:
         page = await node.broker.latest(granted.key, limit=limit, options=granted.options)
     messages: list[dict[str, Any]] = []
+    chosen = filter_of(node, granted)
     # Of those after a position the first, otherwise the last that fit into a message.
     for record in page.records if query.since is not None else reversed(page.records):
+        if chosen is not None and not chosen.passes(record):
+            continue
         entry = {"offset": record.offset, "id": record.id, "time": record.time}
         entry.update(_data(unpack_data(record.payload)))
         if record.publisher is not None:

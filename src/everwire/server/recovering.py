@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..brokers.base import Record
 from ..errors import BrokerUnavailable
+from ..hub.filters import ReaderFilter, after
 from ..hub.patterns import Pattern
 from ..hub.registry import Subscription
 from ..protocol import messages as m
@@ -34,10 +35,25 @@ def push(connection: Connection, subscription: Subscription, records: Sequence[R
         return
     channel = subscription.channel
     lane = channel.lanes.get(connection.wire) or channel.make_lane(connection.wire)
-    connection.queue(b"".join([lane.frame(record) for record in records]))
-    connection.node.hub.delivered(len(records))
     last = records[-1]
+    if subscription.filter is not None:
+        records = _passing(subscription, subscription.filter, records)
+    if records:
+        connection.queue(b"".join([lane.frame(record) for record in records]))
+        connection.node.hub.delivered(len(records))
     subscription.move(m.Position(last.epoch, last.offset, last.id))
+
+
+def _passing(
+    subscription: Subscription, chosen: ReaderFilter, records: Sequence[Record]
+) -> Sequence[Record]:
+    """Those of the messages that the reader may have, each as the one after the one before."""
+    passing: list[Record] = []
+    for record in records:
+        if chosen.passes(record):
+            passing.append(after(record, subscription.sent))
+            subscription.sent = record.offset
+    return passing
 
 
 def send_gap(
@@ -49,6 +65,7 @@ def send_gap(
 ) -> None:
     """Tell that what is between ``asked`` and ``start`` is missing."""
     channel = subscription.channel
+    subscription.sent = start.offset
     connection.node.count("gaps")
     if isinstance(channel, Pattern):  # its numbers are nobody's business
         asked, start = NOWHERE, NOWHERE

@@ -63,6 +63,10 @@ class Grant(msgspec.Struct, frozen=True):
     """to read what was published before: by a query, and by subscribing from a position"""
     presence: bool = True
     """to see who is in the channel, where it has presence"""
+    filter: Callable[[Any], object] | None = None
+    """is handed the data of each message, and says whether it is sent to the connection; also
+    of history. It must be quick, and does not wait. Grant one function to many: those share its
+    answer"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from ..hub.registry import Channel, Subscription
 from ..protocol import messages as m
 from ..protocol.positions import NOWHERE
 from ..protocol.states import SubscriptionState
-from .access import check_info
+from .access import check_info, filter_of
 from .churn import check_churn
 from .identity.channel_tokens import check_rights, hold
 from .recovering import ALIVE, push, send_gap, settle
@@ -150,6 +150,7 @@ async def _subscribe_one(
         raise RequestError(code=ErrorCode.CANCELLED)
     channel = await _open(node, connection, granted)
     subscription = Subscription(connection, channel)
+    subscription.filter = filter_of(node, granted)
     connection.subscriptions[name] = subscription
     node.hub.add(subscription)
     node.hub.keep(subscription)
@@ -319,8 +320,12 @@ async def _reauthorise(
             if granted is None:
                 granted = await node.access.ask(connection, name, rights.get(name))
             if granted.grant.subscribe and granted.key == subscription.channel.key:
-                continue
-            error = RequestError(code=ErrorCode.FORBIDDEN)
+                if filter_of(node, granted) == subscription.filter:
+                    continue
+                # From its own position it is sent what may be new to it.
+                error = RequestError("another filter", code=ErrorCode.UNAVAILABLE, temporary=True)
+            else:
+                error = RequestError(code=ErrorCode.FORBIDDEN)
         except RequestError as refused:
             error = refused
         except Exception:

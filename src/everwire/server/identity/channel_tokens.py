@@ -96,6 +96,7 @@ def both(token: Grant, rule: Grant) -> Grant:
         info=token.info if rule.info is None else rule.info,
         history=token.history and rule.history,
         presence=token.presence and rule.presence,
+        filter=rule.filter,
     )
 
 
