@@ -403,6 +403,50 @@ def test_without_the_hosts_users_origins_name_the_pages_that_may_connect() -> No
     serve(hosted(None, origins=["https://friend.example"]), body)
 
 
+@pytest.mark.parametrize("origins", [None, ["https://friend.example"]])
+def test_a_cookie_that_authenticate_takes_is_taken_from_these_pages_alone(
+    origins: list[str] | None,
+) -> None:
+    """The other way: everwire reads the cookie, inside of a host that does not."""
+    wire = make_wire()
+
+    @wire.authenticate
+    async def authenticate(cookies: dict[str, str]) -> Identity:
+        return Identity(USERS[cookies["session"]])
+
+    async def body(url: str) -> None:
+        own, friend = url.replace("ws:", "http:"), "https://friend.example"
+        for page, allowed in ((own, not origins), (friend, bool(origins)), ("http://evil", False)):
+            headers = {"Cookie": "session=bob-session", "Origin": page}
+            if allowed:
+                assert await who(url, headers=headers) == ["bob", ""]
+            else:
+                with pytest.raises(Forbidden):
+                    await who(url, headers=headers)
+
+    api = FastAPI()
+    wire.attach(api, "/ws", origins=origins)
+    serve(api, body)
+
+
+def test_whoever_was_revoked_is_not_let_in_by_an_older_word() -> None:
+    wire = make_wire()
+
+    async def body(url: str) -> None:
+        assert await who(url) == ["ada", ""]
+        await wire.revoke(token_id="session-7")
+        assert await closing(url) == (4500, "the token was revoked")
+
+    serve(hosted(lambda: Identity("ada", token_id="session-7"), wire), body)
+
+
+def test_a_word_that_has_expired_already_is_none() -> None:
+    async def body(url: str) -> None:
+        assert await closing(url) == (4402, "the token has expired")
+
+    serve(hosted(lambda: Identity("ada", expires=1.0)), body)
+
+
 # ---- where it is attached --------------------------------------------------------------
 
 

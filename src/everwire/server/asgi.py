@@ -244,9 +244,14 @@ class AsgiApp:
         transport = AsgiTransport(send, node.limits, dialect.subprotocol, remote)
         if identity is not None:
             headers = {}  # nothing asks for them any more, and the handshake is kept
-        secure = scope.get("scheme") == "wss"
         handshake = Handshake(
-            scope["path"], headers, offered, remote, secure=secure, identity=identity
+            scope["path"],
+            headers,
+            offered,
+            remote,
+            origins=None if self._host is None else self._host.origins,
+            secure=scope.get("scheme") == "wss",
+            identity=identity,
         )
         await transport.run(receive, node.accept(transport, handshake))
 

@@ -65,7 +65,7 @@ async def _authenticate(
         if _is_throttled(node, connection):  # by those that came at the same time
             return
         identity = await _identify(node, connection, message)
-        _check_still_good(node, identity)
+        check_still_good(node, identity)
         if connection.state not in (ConnectionState.AUTHENTICATING, ConnectionState.READY):
             return
         before, now = connection.identity, identity
@@ -151,7 +151,7 @@ def _check_page(node: Node, headers: dict[str, str]) -> None:
         )
 
 
-def _check_still_good(node: Node, identity: Identity) -> None:
+def check_still_good(node: Node, identity: Identity) -> None:
     """Refuse what has ended already, or was revoked."""
     now = node.wall()
     if identity.expires is not None and identity.expires <= now:

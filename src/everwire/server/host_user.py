@@ -24,11 +24,13 @@ from ..from_thread import remember_loop
 from ..handling.threads import in_thread
 from ..protocol.frames import may_be_sent
 from .asgi import Asgi, Scope, TurnedAway
-from .identity.origins import normal_origin, read_origin
+from .auth import check_still_good
+from .identity.origins import may_use_cookies, normal_origin, read_origin
 from .rules import Identity
 
 if TYPE_CHECKING:
     from .app import Everwire
+    from .node import Node
 
 FOUND = "everwire.user"
 
@@ -61,7 +63,7 @@ class Host:
         self._wire = wire
         self._router = router
         self._user = user
-        self._origins = None if origins is None else frozenset(map(read_origin, origins))
+        self.origins = None if origins is None else frozenset(map(read_origin, origins))
         self._gates: dict[tuple[int, tuple[str, ...]], Asgi] = {}
 
     async def identify(self, scope: Scope, headers: Mapping[str, str]) -> Identity | None:
@@ -74,13 +76,14 @@ class Host:
         node = self._wire.node
         handed_over = self._user is not None
         try:
-            if handed_over or self._origins is not None:
-                check_page(headers, self._origins, same_host=handed_over)
+            self._check_page(node, scope, headers)
             if not handed_over and not getattr(self._router, "dependencies", None):
                 return None
             async with asyncio.timeout(node.limits.request_timeout):
                 found = await self._ask(scope)
             identity = identity_of(found) if handed_over else None
+            if identity is not None:
+                check_still_good(node, identity)
         except TurnedAway:
             raise
         except RequestError as error:
@@ -94,6 +97,16 @@ class Host:
         if identity is None and handed_over and not self._may_be_nobody():
             raise TurnedAway(CloseCode.UNAUTHORIZED, "sign in first")
         return identity
+
+    def _check_page(self, node: Node, scope: Scope, headers: Mapping[str, str]) -> None:
+        as_user, secure = self._user is not None, scope.get("scheme") == "wss"
+        if not as_user and self.origins is None:
+            return
+        try:
+            check_page(headers, self.origins, as_user=as_user, secure=secure)
+        except Forbidden:
+            node.count("origins_refused")
+            raise
 
     def _may_be_nobody(self) -> bool:
         """Whether somebody whom the host does not know can still get in, by a token or as is."""
@@ -229,33 +242,31 @@ def identity_of(found: Any) -> Identity | None:
 
 
 def check_page(
-    headers: Mapping[str, str], allowed: frozenset[str] | None, *, same_host: bool
+    headers: Mapping[str, str], allowed: frozenset[str] | None, *, as_user: bool, secure: bool
 ) -> None:
     """Refuse the pages of others: a browser sends our cookies along for any page.
 
     Args:
         headers: of the handshake, names in lower case.
         allowed: origins that may connect.
-        same_host: pages of the host that is asked may connect as well, and cookies without
-            an ``Origin`` may not: that is no browser, and may not act as one.
+        as_user: it will act as the host's user. So pages of the host may connect as well, and
+            cookies without an ``Origin`` may not: that is no browser, and may not act as one.
+        secure: it came over TLS.
 
     Raises:
         Forbidden: it may not connect.
     """
-    origin = headers.get("origin")
-    if origin is None:
-        if same_host and "cookie" in headers:
-            raise Forbidden("cookies without an Origin are not accepted")
-        return
-    page = normal_origin(origin)
-    if page in (allowed or ()):
-        return
-    scheme, _, host = page.partition("://")
-    if same_host and host and scheme in ("http", "https"):
-        own = normal_origin(f"{scheme}://{headers.get('host', '')}")
-        if page == own:
-            return
-    raise Forbidden("this page may not connect; the server names those that may in origins=")
+    if as_user:
+        told = "origin" in headers or "cookie" in headers
+        refused = told and not may_use_cookies(headers, allowed, secure=secure)
+    else:
+        refused = "origin" in headers and normal_origin(headers["origin"]) not in (allowed or ())
+    if refused:
+        raise Forbidden(
+            "this page may not connect; the server names those that may in origins="
+            if "origin" in headers
+            else "cookies without an Origin are not accepted"
+        )
 
 
 def _code_of(error: RequestError) -> CloseCode:
