@@ -9,6 +9,7 @@ import pytest
 
 from everwire.testing import (
     LeftoverError,
+    Runner,
     VirtualLoop,
     run,
 )
@@ -150,3 +151,60 @@ def test_a_run_leaves_the_garbage_collector_as_it_was() -> None:
         assert gc.get_freeze_count() > ours / 2
     finally:
         gc.unfreeze()
+
+
+# ---- Runner ------------------------------------------------------------------------------
+
+
+def test_what_runs_in_tasks_goes_on_in_the_next_run_and_time_stands_still_between() -> None:
+    ticks: list[float] = []
+
+    async def tick() -> None:
+        for _ in range(3):
+            await asyncio.sleep(1)
+            ticks.append(virtual_loop().time())
+
+    async def begin() -> asyncio.Task[None]:
+        return asyncio.create_task(tick())
+
+    with Runner() as runner:
+        task = runner.run(begin)
+        assert runner.loop.time() == 0
+        runner.run(asyncio.sleep, 1.5)
+        assert ticks == [1]
+        runner.run(asyncio.wait_for, task, None)
+    assert ticks == [1, 2, 3]
+
+
+def test_a_task_left_over_at_the_end_of_all_runs_fails_them_by_name() -> None:
+    async def begin() -> None:
+        virtual_loop().extra = asyncio.create_task(  # type: ignore[attr-defined]
+            asyncio.sleep(100), name="forgotten"
+        )
+
+    runner = Runner()
+    with pytest.raises(LeftoverError, match="forgotten"), runner:
+        runner.run(begin)
+        runner.run(asyncio.sleep, 1)
+
+
+def test_what_is_reported_can_be_seen_between_runs_and_is_raised_at_the_end() -> None:
+    async def begin() -> None:
+        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+
+    with pytest.raises(BaseExceptionGroup) as caught, Runner() as runner:
+        runner.run(begin)
+        runner.run(asyncio.sleep, 1)
+        assert [type(one) for one in runner.reported] == [ZeroDivisionError]
+    assert caught.group_contains(ZeroDivisionError)
+
+
+def test_what_is_reported_beside_a_failure_is_a_note_on_it() -> None:
+    async def begin() -> None:
+        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+
+    with pytest.raises(KeyError) as caught, Runner() as runner:
+        runner.run(begin)
+        runner.run(asyncio.sleep, 1)
+        raise KeyError("mine")
+    assert any("ZeroDivisionError" in note for note in caught.value.__notes__)

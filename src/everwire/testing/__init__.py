@@ -1,6 +1,7 @@
 """Test what is built with everwire: virtual time, and a network that fails when told to.
 
 :func:`run` runs a coroutine on a :class:`VirtualLoop`, where an hour takes no time;
+:class:`Runner` runs one after the other, for tests that are not one coroutine;
 :class:`Network` stands in for the real one and carries messages in memory::
 
     def test_a_cut_is_seen_by_both() -> None:
@@ -19,7 +20,7 @@ from .clock import DeadlockError, TimeLimitError, VirtualLoop
 from .link import Link
 from .network import Listener, Network, Record
 from .pipe import Direction
-from .runner import LeftoverError, run
+from .runner import LeftoverError, Runner, run
 
 __all__ = [
     "DeadlockError",
@@ -30,6 +31,7 @@ __all__ = [
     "Listener",
     "Network",
     "Record",
+    "Runner",
     "TimeLimitError",
     "VirtualLoop",
     "run",

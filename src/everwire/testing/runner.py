@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self, TypeVar
 
 from .clock import DeadlockError, VirtualLoop, describe_tasks
 
@@ -18,6 +18,85 @@ _FROZEN = gc.get_freeze_count()  # some versions of Python freeze a few objects 
 
 class LeftoverError(RuntimeError):
     """Tasks were still running when the main coroutine had returned; the text names them."""
+
+
+class Runner:
+    """Runs coroutines on one :class:`VirtualLoop`; between them its time stands still.
+
+    For tests that are not one coroutine, as stateful ones of hypothesis, whose rules are
+    plain functions::
+
+        with Runner(seed=1) as runner:
+            client = runner.run(connected)
+            runner.run(asyncio.sleep, 10)
+
+    What runs in tasks goes on in the next :meth:`run`. Leaving the block ends it as the end
+    of :func:`run` does, and raises what that would.
+
+    Args:
+        seed: of ``loop.random``.
+        limit: virtual seconds of all runs together; one that takes longer fails.
+        allow_leftovers: whether tasks may be left over at the end.
+
+    Attributes:
+        loop: where the coroutines run.
+        reported: what was reported to the loop's exception handler so far. Leaving the block
+            raises what is in here.
+    """
+
+    def __init__(
+        self, *, seed: int = 0, limit: float = 3600.0, allow_leftovers: bool = False
+    ) -> None:
+        self.loop = VirtualLoop(seed=seed, limit=limit)
+        self.reported: list[BaseException] = []
+        self._allow_leftovers = allow_leftovers
+        self._stack = ExitStack()
+        self.loop.set_exception_handler(
+            lambda _, context: self.reported.append(_as_exception(context))
+        )
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(_garbage())
+        return self
+
+    def run(
+        self, main: Coroutine[Any, Any, _T] | Callable[..., Coroutine[Any, Any, _T]], *args: Any
+    ) -> _T:
+        """Run ``main``, a coroutine or a function called with ``args`` inside the loop.
+
+        Raises:
+            DeadlockError: nothing can happen any more and ``main`` still waits.
+            TimeLimitError: the limit is reached.
+            BaseException: what ``main`` raised.
+        """
+        _refuse_nesting(main)
+        return _run_main(self.loop, main, args)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, *_: object
+    ) -> None:
+        loop, reported = self.loop, self.reported
+        with self._stack:
+            try:
+                if error is None and not self._allow_leftovers:
+                    _check_leftovers(loop, reported)
+            except BaseException as failure:
+                error = failure
+                raise
+            finally:
+                try:
+                    _end(loop)
+                finally:
+                    _collect(loop)
+                    if error is not None:
+                        for each in reported:
+                            error.add_note(f"also reported to the event loop: {each!r}")
+        if error is not None:
+            return
+        if len(reported) == 1 and isinstance(reported[0], LeftoverError):
+            raise reported[0]
+        if reported:
+            raise BaseExceptionGroup("reported to the event loop", reported)
 
 
 def run(
@@ -49,28 +128,8 @@ def run(
         BaseException: what ``main`` raised.
     """
     _refuse_nesting(main)
-    loop = VirtualLoop(seed=seed, limit=limit)
-    reported: list[BaseException] = []
-    loop.set_exception_handler(lambda _, context: reported.append(_as_exception(context)))
-    with _garbage():
-        try:
-            try:
-                result = _run_main(loop, main, args)
-                if not allow_leftovers:
-                    _check_leftovers(loop, reported)
-            finally:
-                _end(loop)
-        except BaseException as failure:
-            _collect(loop)
-            for each in reported:
-                failure.add_note(f"also reported to the event loop: {each!r}")
-            raise
-        _collect(loop)
-    if len(reported) == 1 and isinstance(reported[0], LeftoverError):
-        raise reported[0]
-    if reported:
-        raise BaseExceptionGroup("reported to the event loop", reported)
-    return result
+    with Runner(seed=seed, limit=limit, allow_leftovers=allow_leftovers) as runner:
+        return runner.run(main, *args)
 
 
 def _run_main(
