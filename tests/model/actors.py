@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -23,10 +24,19 @@ LIMITS = ClientLimits(
 class Reader:
     """An application that reads one channel, as fast as it is let."""
 
-    def __init__(self, world: World, name: str, room: Subscription, since: Position | None) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        room: Subscription,
+        *,
+        since: Position | None,
+        presence: bool,
+    ) -> None:
         self.world = world
         self.name = name
         self.room = room
+        self.presence = presence
         self.gate = asyncio.Event()
         self.gate.set()
         self.began = False
@@ -77,6 +87,8 @@ class Actor:
         self.published = 0
         self.readings = 0
         self.readers: dict[str, Reader] = {}
+        self.called = 0
+        self.calls: dict[int, asyncio.Task[None]] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.client = connect(
             URL,
@@ -119,7 +131,7 @@ class Actor:
         room = self.client.subscribe(channel, since=since, presence=presence)
         self.readings += 1
         name = f"{self.who} {channel} {self.readings}"
-        self.readers[channel] = Reader(self.world, name, room, since)
+        self.readers[channel] = Reader(self.world, name, room, since=since, presence=presence)
 
     async def unsubscribe(self, channel: str) -> None:
         reader = self.readers.pop(channel, None)
@@ -127,10 +139,61 @@ class Actor:
             await reader.leave()
             self.tasks.add(reader.task)
 
+    # ---- requests -------------------------------------------------------------------
+
+    def command(self, key: str, variant: int, seconds: float) -> None:
+        """Call the command; without a key it takes one of its own, with ``none`` it has none."""
+        self.called += 1
+        own = f"{self.who} {self.called}"
+        given: Any = {"": own, "none": False}.get(key, key)
+        named = own if key in ("", "none") else key
+        job = own if key in ("", "none") else f"{variant} {seconds}"
+        payload = {"key": named, "job": job, "seconds": seconds}
+        self._call(
+            self.client.command("run", payload, key=given, timeout=8),
+            kind_="command" if given else "once",
+            key=named,
+            job=job,
+        )
+
+    def query(self, seconds: float) -> None:
+        self.called += 1
+        payload = {"value": self.called, "seconds": seconds}
+        call = self.client.query("echo", payload, timeout=8)
+        self._call(call, kind_="query", key="", job=self.called)
+
+    def cancel(self) -> None:
+        """Cancel the call that has been under way for longest."""
+        for task in self.calls.values():
+            task.cancel()
+            return
+
+    def _call(self, call: Coroutine[Any, Any, Any], **about: Any) -> None:
+        n = self.called
+        self.world.note("called", who=self.who, user=self.user, n=n, **about)
+        task = self.world.loop.create_task(self._await(n, call), name=f"{self.who} calls {n}")
+        self.calls[n] = task
+        task.add_done_callback(lambda _: self.calls.pop(n))
+
+    async def _await(self, n: int, call: Coroutine[Any, Any, Any]) -> None:
+        outcome, result = "answered", None
+        try:
+            result = await call
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+        except NotSent:
+            outcome = "not sent"
+        except RequestError as error:
+            outcome = error.name
+        except EverwireError as error:
+            outcome = type(error).__name__
+        self.world.note("returned", who=self.who, n=n, outcome=outcome, result=result)
+
     async def close(self) -> None:
         for channel in list(self.readers):
             await self.unsubscribe(channel)
         await self.client.close()
+        self.tasks.update(self.calls.values())
         if self.tasks:
             await asyncio.wait(self.tasks)
             for task in self.tasks:
@@ -168,7 +231,7 @@ class Raw(Peer):
     def usable(self) -> bool:
         return self.close_code is None
 
-    async def ask_for_a_while(self, *requests: Any) -> None:
+    async def ask(self, *requests: Any) -> None:
         """Send requests at once, and wait until all are answered, or for three seconds."""
         ids = [request.id for request in requests]
         self.unanswered.update(ids)
@@ -189,8 +252,8 @@ class Raw(Peer):
         self.serial += 1
         return self.serial + 1
 
-    async def publish_raw(self, channel: str, ids: list[int], variant: int, run: int) -> None:
-        await self.ask_for_a_while(
+    async def publish_some(self, channel: str, ids: list[int], variant: int, run: int) -> None:
+        await self.ask(
             *(
                 m.Publish(f"raw-{n}", channel, [self.who, 10 * n + variant, ""], run=run)
                 for n in dict.fromkeys(ids)

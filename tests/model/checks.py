@@ -1,27 +1,44 @@
 """The delivery contract (docs/protocol.md, section 3), rule by rule: what is checked of it.
 
+Rules 6 and 7, presence and rights are in :mod:`.checks_calls`.
+
 Positions
     :func:`check_no_silent_gap`, :func:`check_sid_names_one_channel`.
 1. Publish
     :func:`check_acknowledged_is_stored`, :func:`check_acknowledged_is_in_history`,
     :func:`check_stored_once`, :func:`check_duplicate_gets_the_first_answer`,
     :func:`check_refused_only_when_full`, :func:`check_not_sent_is_not_stored`,
-    :func:`check_numbers_grow`, :func:`check_every_publish_ends`.
+    :func:`check_numbers_grow`, :func:`check_every_publish_ends`,
+    :func:`check_the_application_is_answered`.
 2. Order
     :func:`check_order`, :func:`check_held_after_failure`, :func:`check_held_is_said_when_it_is`.
 3. Subscribe
     :func:`check_no_silent_gap`, :func:`check_message_is_what_was_stored`,
     :func:`check_start_is_the_last_message`, :func:`check_the_answer_comes_first`,
     :func:`check_answers_a_request`, :func:`check_a_result_for_each`,
-    :func:`check_everything_arrives`.
+    :func:`check_everything_arrives`, :func:`check_everything_is_sent`.
 4. Recover
     :func:`check_recovered_is_true_only_if_everything_follows`,
-    :func:`check_recovered_is_true_if_everything_is_held`,
+    :func:`check_recovered_starts_where_it_was_asked`,
     :func:`check_gap_follows_a_failed_recovery`, :func:`check_gap_is_needed`,
     :func:`check_gap_goes_on_where_history_does`, :func:`check_gap_is_where_the_answer_said`,
     :func:`check_gap_says_why`, :func:`check_an_epoch_lasts`.
 5. Nodes hold no state
     :func:`check_an_epoch_lasts`, over nodes that are replaced while the broker stays.
+6. Commands
+    :func:`check_commands_run_once`, :func:`check_retry_gets_the_first_answer`,
+    :func:`check_key_reused_only_if_it_is`, :func:`check_not_sent_did_not_run`,
+    :func:`check_keyed_commands_run_to_their_end`, :func:`check_a_query_is_answered_truly`,
+    :func:`check_every_call_ends`.
+7. Bounded memory
+    :func:`check_memory_is_bounded`.
+8. Outage of the broker
+    :func:`check_acknowledged_is_stored` and :func:`check_everything_arrives`, over outages.
+Presence
+    :func:`check_presence_converges`, :func:`check_presence_is_told`.
+Rights
+    :func:`check_who_may_not_is_refused`, :func:`check_a_right_that_was_lost_ends`,
+    :func:`check_a_token_ends_its_connection`.
 """
 
 from __future__ import annotations
@@ -120,6 +137,18 @@ def check_every_publish_ends(model: Model) -> None:
     """No publish is left without an outcome."""
     left = [publish for publish in model.publishes.values() if not publish.outcome]
     assert not left, f"never ended: {left}"
+
+
+def check_the_application_is_answered(
+    log: Log | None, offset: int, message_id: str, data: list[Any]
+) -> None:
+    """The application is answered with where its message, or the first of its id, is stored."""
+    assert log is not None
+    entry = log.entries[offset - 1]
+    assert entry.id == message_id
+    assert entry.whose == "server"
+    if "-" not in message_id or not message_id.startswith(("raw-", "app-")):
+        assert entry.data == data
 
 
 # ---- 2 order ---------------------------------------------------------------------------
@@ -228,6 +257,14 @@ def check_everything_arrives(model: Model, reading: Reading) -> None:
     assert reading.at[:2] == top[:2], f"{reading.name} is at {reading.at}, the last one is {top}"
 
 
+def check_everything_is_sent(model: Model, conn: Conn) -> None:
+    """At rest, each subscription on a link was sent all that there is."""
+    for sub in conn.subs.values():
+        log = model.find(sub.channel, sub.at[0])
+        assert log is not None
+        assert sub.at[1] == len(log.entries), f"link {conn.name} is at {sub.at} of {sub.channel!r}"
+
+
 # ---- 4 recover ----------------------------------------------------------------------------
 
 
@@ -279,6 +316,8 @@ def check_gap_is_where_the_answer_said(announced: Position, position: Position) 
 def check_gap_says_why(before: Position, log: Log, message: dict[str, Any], asked: bool) -> None:
     """``epoch`` for another numbering, ``expired`` or ``slow`` for what is held no more."""
     wanted = {"expired" if asked else "slow"}
+    if not log.kept.history and not asked:
+        wanted = {"dropped"}
     if before[0] != log.epoch or before[1] > len(log.entries):
         wanted = {"epoch"}
     elif not log.knows(before):
@@ -292,7 +331,7 @@ def check_an_epoch_lasts(model: Model, channel: str, epoch: str) -> None:
     """A channel has one epoch while the broker has its numbering, and never one twice."""
     life = life_of(epoch)
     assert life <= model.life, f"epoch {epoch} is of a broker that is not there yet"
-    others = [log.epoch for log in model.logs.get(channel, ()) if log.life >= life]
+    others = [log.epoch for log in model.logs.get(channel, ()) if log.life == life]
     assert not others, f"{channel!r} had the epoch {others}, and is told of as {epoch}"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import checks
+from . import checks, checks_calls
 from .log import Entry, Kept, Log, Position
 from .wire import Wire
 
@@ -62,6 +62,33 @@ class Reading:
 
 
 @dataclass(slots=True)
+class Call:
+    """A command or a query of an application; ``kind`` is ``once`` for a command without key."""
+
+    who: str
+    user: str
+    kind: str
+    key: str
+    job: Any
+    step: int
+    outcome: str = ""
+
+
+@dataclass(slots=True)
+class Run:
+    """A command that ran, under which key of which user, and on which node."""
+
+    user: str
+    key: str
+    job: str
+    node: str
+    life: int
+    step: int
+    now: float
+    finished: bool = False
+
+
+@dataclass(slots=True)
 class Model:
     """See the module's text.
 
@@ -76,6 +103,11 @@ class Model:
     logs: dict[str, list[Log]] = field(default_factory=dict)
     publishes: dict[tuple[str, int], Publish] = field(default_factory=dict)
     readings: dict[str, Reading] = field(default_factory=dict)
+    calls: dict[tuple[str, int], Call] = field(default_factory=dict)
+    runs: dict[int, Run] = field(default_factory=dict)
+    nodes_gone: set[str] = field(default_factory=set)
+    allowed: dict[str, Step] = field(default_factory=dict)
+    """when it was last changed whether a user may use the guarded channel"""
     life: int = 0
     wire: Wire = field(init=False)
     _digested: int = 0
@@ -137,6 +169,14 @@ class Model:
         """The node is another one; with ``forgotten``, so is the broker."""
         if step.forgotten:
             self.life += 1
+
+    def _gone(self, step: Step) -> None:
+        """A node ends, and what runs there may not."""
+        self.nodes_gone.add(step.node)
+
+    def _allowed(self, step: Step) -> None:
+        """A user may, or may not, use the guarded channel from now on."""
+        self.allowed[step.user] = step
 
     def _came(self, step: Step) -> None:
         self.wire.came(step)
@@ -221,3 +261,34 @@ class Model:
     def _listed(self, step: Step) -> None:
         """Somebody read history: ``since`` is the step at which they asked."""
         checks.check_acknowledged_is_in_history(self, step)
+
+    def _answered_itself(self, step: Step) -> None:
+        """The application published, and was answered."""
+        epoch, offset, message_id = step.position
+        log = self.find(step.channel, epoch)
+        checks.check_the_application_is_answered(log, offset, message_id, step.data)
+
+    # ---- requests ---------------------------------------------------------------------
+
+    def _called(self, step: Step) -> None:
+        self.calls[step.who, step.n] = Call(
+            step.who, step.user, step.about["kind_"], step.key, step.job, step.number
+        )
+
+    def _ran(self, step: Step) -> None:
+        run = Run(step.user, step.key, step.job, step.node, step.life, step.number, step.now)
+        checks_calls.check_commands_run_once(self, run)
+        self.runs[step.run] = run
+
+    def _finished(self, step: Step) -> None:
+        self.runs[step.run].finished = True
+
+    def _returned(self, step: Step) -> None:
+        call = self.calls[step.who, step.n]
+        call.outcome = step.outcome
+        if call.kind == "query":
+            checks_calls.check_a_query_is_answered_truly(call, step)
+        else:
+            checks_calls.check_retry_gets_the_first_answer(self, call, step)
+            checks_calls.check_key_reused_only_if_it_is(self, call)
+            checks_calls.check_not_sent_did_not_run(self, call)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import checks
+from . import checks, checks_calls
 from .log import Position
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ class Sub:
     channel: str
     sid: int
     at: Position
+    step: int
+    """at which it was asked for"""
     gap_due: tuple[Position, Position] | None = None
     """the position that was asked for in vain, and where it goes on instead"""
     ended: bool = False
@@ -34,6 +36,8 @@ class Conn:
     name: int
     node: str = ""
     user: str | None = None
+    expires: float | None = None
+    """the end of its token"""
     requests: dict[Any, Step] = field(default_factory=dict)
     subs: dict[str, Sub] = field(default_factory=dict)
     sids: dict[int, Sub] = field(default_factory=dict)
@@ -127,7 +131,10 @@ class Wire:
         asked, payload = request.message, message["payload"]
         match asked["type"]:
             case "auth":
-                conn.user = payload["user"]
+                again, conn.user = conn.user is not None, payload["user"]
+                conn.expires = asked["expires"]
+                if again:
+                    self._asked_again(conn, request)
                 self._results(conn, request, asked["subscribe"], payload["subscriptions"], step)
             case "subscribe":
                 self._results(conn, request, asked["channels"], payload["subscriptions"], step)
@@ -138,6 +145,11 @@ class Wire:
                 self._acknowledged(conn, asked, payload)
             case _:
                 pass
+
+    def _asked_again(self, conn: Conn, request: Step) -> None:
+        changed = self.model.allowed.get(conn.user or "")
+        for sub in conn.subs.values():
+            checks_calls.check_a_right_that_was_lost_ends(sub, changed, request)
 
     def _error(self, conn: Conn, step: Step, message: dict[str, Any]) -> None:
         request = conn.requests.pop(message["request_id"], None)
@@ -163,11 +175,14 @@ class Wire:
             if "error" in result:
                 continue
             channel = result["channel"]
+            user = conn.user or ""
+            changed = self.model.allowed.get(user)
+            checks_calls.check_who_may_not_is_refused(channel, user, changed, request)
             checks.check_sid_names_one_channel(self.sids, conn, result)
             self._end(conn, channel)
             at = (result["epoch"], result["offset"], result["id"])
             log = self.model.learn(channel, at[0])
-            sub = Sub(channel, result["sid"], at)
+            sub = Sub(channel, result["sid"], at, request.number)
             asked = one["position"]
             if asked is None:
                 checks.check_start_is_the_last_message(log, at, request.number, step.number)
