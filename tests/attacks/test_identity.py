@@ -65,7 +65,7 @@ def segment(value: Any) -> str:
 
 def bad_tokens() -> Iterator[tuple[str, str]]:
     now = int(time.time())
-    good = {"sub": "ada", "exp": now + 600}
+    good = {"sub": "ada", "exp": now + 90_000}  # long after the last test
     rsa_key = rsa.generate_private_key(65537, 2048)
     public = rsa_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     head, claims, signature = pyjwt.encode(good, SECRET).split(".")
@@ -85,8 +85,8 @@ def bad_tokens() -> Iterator[tuple[str, str]]:
     ):  # fmt: skip
         changed = {"sub": "ada"} if value is None else {"sub": "ada", "exp": value}
         yield name, pyjwt.encode(changed, SECRET)
-    yield "nbf", pyjwt.encode({**good, "nbf": now + 70}, SECRET)
-    yield "iat", pyjwt.encode({**good, "iat": now + 70}, SECRET)
+    yield "nbf", pyjwt.encode({**good, "nbf": now + 80_000}, SECRET)
+    yield "iat", pyjwt.encode({**good, "iat": now + 80_000}, SECRET)
     yield "aud", pyjwt.encode({**good, "aud": ["t0ken"]}, SECRET)
     yield "sub", f"{segment({'alg': 'HS256'})}.{segment({'sub': 5})}.AAAA"
     yield "a channel's", jwt.issue("ada", channel="private:1")
