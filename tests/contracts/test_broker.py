@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -125,7 +125,11 @@ async def read(broker: Broker, channel: str, since: Position | None, **more: Any
 
 
 def offsets(page: Page) -> list[int]:
-    return [record.offset for record in page.records]
+    return offsets_of(page.records)
+
+
+def offsets_of(records: Sequence[Record]) -> list[int]:
+    return [record.offset for record in records]
 
 
 def test_offsets_grow_and_what_is_acknowledged_is_in_history(url: str) -> None:
@@ -425,3 +429,47 @@ def test_remembered_ids_are_let_go_without_another_publish(url: str) -> None:
         assert await published(broker, "c", b"\x01", "m-0")
 
     on(url, scenario, dedupe_window=100.0)
+
+
+def test_who_watches_a_beginning_is_told_of_all_that_begin_so_once_and_of_no_other(
+    url: str,
+) -> None:
+    async def scenario(one: Seen, two: Seen) -> None:
+        await published(one.broker, "chat:before")  # there before it is watched
+        await one.broker.watch(["chat:", "a*"])
+        await one.broker.subscribe(["chat:a"])
+        names = ["chat:before", "chat:a", "chat:new", "chat:*", "a*", "chat", "chAt:a", "ab", "x"]
+        for name in names:
+            await published(two.broker, name)
+            await published(two.broker, name)
+        await asyncio.sleep(1)
+        assert {name: offsets_of(told) for name, told in one.records.items()} == {
+            "chat:before": [2, 3], "chat:a": [1, 2], "chat:new": [1, 2], "chat:*": [1, 2],
+            "a*": [1, 2],
+        }  # fmt: skip
+        assert not two.records
+        one.records.clear()
+        await one.broker.unwatch(["chat:"])
+        for name in names:
+            await published(two.broker, name)
+        await asyncio.sleep(1)
+        assert {name: offsets_of(told) for name, told in one.records.items()} == {
+            "chat:a": [3], "a*": [3],
+        }  # fmt: skip
+        await one.broker.stop()
+        await published(two.broker, "a*")
+        assert len(one.records["a*"]) == 1
+
+    on_two(url, scenario)
+
+
+def test_to_be_watched_does_not_keep_a_channel_in_memory(url: str) -> None:
+    async def scenario(seen: Seen, broker: Broker) -> None:
+        await broker.watch([""])
+        before = await published(broker, "c", b"\x01", "m-1")
+        await asyncio.sleep(1200)
+        after = await published(broker, "c", b"\x01", "m-2")
+        assert after.epoch != before.epoch
+        assert [record.epoch for record in seen.records["c"]] == [before.epoch, after.epoch]
+
+    on(url, scenario, meta_ttl=1000.0)

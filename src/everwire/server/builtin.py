@@ -13,6 +13,7 @@ from ..protocol import messages as m
 from ..protocol.data import plain_data, unpack_data
 from ..protocol.positions import Snapshot
 from .access import filter_of
+from .turns import Turn
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -120,8 +121,25 @@ async def _presence(node: Node, connection: Connection, message: m.Query) -> Any
     return {"members": msgspec.to_builtins(found.members), "count": found.count}
 
 
-BUILTINS: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
-    "everwire.history": _history,
-    "everwire.presence": _presence,
+Builtin = Callable[["Node", "Connection", m.Query], Coroutine[Any, Any, Any]]
+
+
+def _one_at_a_time(builtin: Builtin) -> Builtin:
+    """What is short to ask and long to answer: the next one waits until this one has room.
+
+    Otherwise as many as may be in flight would be made at once, for a reader that takes none.
+    """
+
+    async def wait_and_answer(node: Node, connection: Connection, message: m.Query) -> Any:
+        async with Turn(connection, (message.name,)):
+            await connection.writable()
+            return await builtin(node, connection, message)
+
+    return wait_and_answer
+
+
+BUILTINS: dict[str, Builtin] = {
+    "everwire.history": _one_at_a_time(_history),
+    "everwire.presence": _one_at_a_time(_presence),
     "everwire.state": _state,
 }

@@ -29,6 +29,15 @@ RETRY = 0.5  # seconds between tries to read history while the broker does not a
 ALIVE = (ConnectionState.AUTHENTICATING, ConnectionState.READY)
 
 
+def has_room(connection: Connection) -> bool:
+    """Whether a page of history may be sent at once; if not, it is read again when it may.
+
+    Many requests that are answered in one turn must not fill memory before the first write.
+    """
+    waiting = sum(map(len, connection.out or ()))
+    return not connection.paused and waiting < connection.node.limits.write_low
+
+
 def push(connection: Connection, subscription: Subscription, records: Sequence[Record]) -> None:
     """Send messages out of history, as they would have been sent live."""
     if not records:

@@ -25,7 +25,7 @@ from ..protocol.states import SubscriptionState
 from .access import check_info, filter_of
 from .churn import check_churn
 from .identity.channel_tokens import check_rights, hold
-from .recovering import ALIVE, push, send_gap, settle
+from .recovering import ALIVE, has_room, push, send_gap, settle
 from .turns import Turn
 
 if TYPE_CHECKING:
@@ -250,7 +250,8 @@ def follow(node: Node, connection: Connection, begun: Sequence[Begun]) -> None:
             continue
         if one.asked is not None and not one.page.recovered:
             send_gap(connection, subscription, one.page.start, one.page.reason, one.asked)
-        push(connection, subscription, one.page.records)
+        if has_room(connection):
+            push(connection, subscription, one.page.records)
         settle(node, connection, subscription)
         if one.presence:
             node.presence.show(connection, subscription)
