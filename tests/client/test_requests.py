@@ -18,6 +18,7 @@ from everwire import (
     DeliveryUnknown,
     Everwire,
     Forbidden,
+    Identity,
     NotSent,
     RequestError,
     RequestTimeout,
@@ -62,6 +63,14 @@ def declare(wire: Everwire) -> None:
         RUNS.append(n)
         await asyncio.sleep(seconds)
         return len(RUNS)
+
+
+def by_name(wire: Everwire) -> None:
+    declare(wire)
+
+    @wire.authenticate
+    async def who(token: str) -> Identity:
+        return Identity(token)
 
 
 class Answer(msgspec.Struct):
@@ -138,7 +147,7 @@ def test_a_command_runs_once_over_a_drop() -> None:
 
 def test_each_command_has_a_key_of_its_own_and_a_given_one_is_used() -> None:
     async def scenario() -> None:
-        async with node_world(declare) as world, world.client() as client:
+        async with node_world(by_name) as world, world.client(token="ada") as client:
             await client.command("add", {"n": 1})
             await client.command("add", {"n": 1})
             assert RUNS == [1, 1]

@@ -37,6 +37,12 @@ class Till:
             self.ends.append(amount)
             return {"run": len(self.runs), "amount": amount}
 
+        @wire.command(idempotent=True)
+        async def rename(conn: Connection, name: str) -> str:
+            self.runs.append(name)
+            await asyncio.sleep(self.seconds)
+            return name
+
         @wire.command
         async def refuse(conn: Connection, text: str) -> None:
             self.runs.append(text)
@@ -181,6 +187,23 @@ def test_when_the_node_that_ran_it_died_nobody_knows_for_the_window() -> None:
         till.seconds = 1.0
         await asyncio.sleep(100)
         assert await second.ask(pay(5)) == {"run": 2, "amount": 5}
+
+    on_nodes(2, scenario)
+
+
+def test_what_may_be_done_twice_runs_again_when_the_node_that_ran_it_died() -> None:
+    async def scenario(cluster: Nodes, till: Till) -> None:
+        till.seconds = 100_000.0
+        first, second = await peer_at(cluster, 0), await peer_at(cluster, 1)
+        first.send(m.Command(1, "rename", {"name": "x"}, key="k"))
+        await asyncio.sleep(1)
+        cluster.kill(0)
+        till.seconds = 1.0
+        retry = m.Command(2, "rename", {"name": "x"}, timeout=30_000, key="k")
+        assert await second.ask(retry) == "x"
+        assert till.runs == ["x", "x"]
+        assert await second.ask(retry) == "x"
+        assert till.runs == ["x", "x"]
 
     on_nodes(2, scenario)
 

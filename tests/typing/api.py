@@ -182,6 +182,11 @@ def plainly(conn: Connection, n: int) -> int:
 wire.query(concurrency="many")  # type: ignore[call-overload]
 
 
+@wire.command(idempotent=True)
+async def rename(conn: Connection, name: str) -> str:
+    return name
+
+
 @wire.command
 def say_slowly(conn: Connection, room: str, text: str) -> Position:
     position = from_thread.run(wire.publish, f"chat:{room}", {"text": text}, id="1")

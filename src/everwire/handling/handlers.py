@@ -37,6 +37,7 @@ class Handler:
         may_stream: it may be an async generator, whose items are sent one by one.
         concurrency: how many calls of it may run at a time, None for any number.
         timeout: seconds that a call may take, None for what the node allows.
+        idempotent: to run it twice is to run it once.
 
     Attributes:
         streams: it is one.
@@ -47,7 +48,7 @@ class Handler:
 
     __slots__ = (
         "_convert", "_is_async", "_keywords", "_models", "_names", "_whole",
-        "concurrency", "function", "name", "streams", "timeout",
+        "concurrency", "function", "idempotent", "name", "streams", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +60,7 @@ class Handler:
         may_stream: bool = False,
         concurrency: int | None = None,
         timeout: float | None = None,
+        idempotent: bool = False,
     ) -> None:
         if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
             raise ConfigError(f"handler {name!r}: concurrency must be 1 or more")
@@ -68,6 +70,7 @@ class Handler:
         self.function = function
         self.concurrency = concurrency
         self.timeout = timeout
+        self.idempotent = idempotent
         self._is_async = inspect.iscoroutinefunction(function)
         self.streams = inspect.isasyncgenfunction(function)
         if inspect.isgeneratorfunction(function) or (self.streams and not may_stream):

@@ -158,7 +158,7 @@ class Call:
         seconds = handler.timeout or self._node.limits.request_timeout_max
         run = partial(self._run_within, handler, seconds)
         try:
-            return await self._node.commands.run(scope, digest, run)
+            return await self._node.commands.run(scope, digest, run, idempotent=handler.idempotent)
         except asyncio.CancelledError:
             self._begun = True  # as far as this caller knows
             raise

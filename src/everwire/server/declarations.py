@@ -1,21 +1,22 @@
-"""What an application declares: who may connect, its channels, queries, commands, events."""
+"""What an application declares: who may connect, its channels, what happens then."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec.structs import replace
 
 from ..brokers.base import ChannelOptions, Overflow
 from ..errors import ConfigError
-from ..handling.handlers import Handler, declare
+from ..handling.handlers import Handler
 from ..limits import Limits
 from ..protocol.channels import ChannelPattern, OwnChannel
+from .callables import Callables
 from .filters import Filter
 from .handlers import check_parameters
-from .rules import ChannelRule, Grant, Handlers, checked_overflow
+from .rules import ChannelRule, Grant, checked_overflow
 
 if TYPE_CHECKING:
     from .identity.jwt import JWT
@@ -25,11 +26,10 @@ AUTHENTICATE = ("token", "credentials", "headers", "cookies", "remote")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Declarations:
+class Declarations(Callables):
     """The decorators of :class:`~everwire.Everwire`."""
 
     limits: Limits
-    handlers: Handlers
     channel_tokens: JWT | None
 
     @property
@@ -301,100 +301,3 @@ class Declarations:
         handler.takes(("code", "reason"), "on_disconnect")
         self.handlers.on_disconnect.append(handler)
         return function
-
-    @overload
-    def query(self, function: F) -> F: ...
-
-    @overload
-    def query(
-        self, *, concurrency: int | None = None, timeout: float | None = None
-    ) -> Callable[[F], F]: ...
-
-    def query(
-        self,
-        function: Any = None,
-        *,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """Declare a query: safe to repeat; answered with what the function returns.
-
-        What an async generator yields is sent item by item, as fast as the client takes
-        it: see :meth:`everwire.Client.stream`. It is closed when nobody listens any more.
-
-        Args:
-            function: the handler; without one, this is to be called with settings first.
-            concurrency: how many calls may run at a time on a node; others wait their
-                turn, within their time. A stream counts for as long as it lasts.
-            timeout: seconds that a call may take, waiting included (of a stream: each
-                part). A client may ask for less, not for more.
-        """
-        return self._declare(
-            self.handlers.queries,
-            function,
-            concurrency=concurrency,
-            timeout=timeout,
-            may_stream=True,
-        )
-
-    @overload
-    def command(self, function: F) -> F: ...
-
-    @overload
-    def command(
-        self, *, concurrency: int | None = None, timeout: float | None = None
-    ) -> Callable[[F], F]: ...
-
-    def command(
-        self,
-        function: Any = None,
-        *,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """Declare a command: runs once for its key, however often it is sent.
-
-        Args:
-            function: the handler; without one, this is to be called with settings first.
-            concurrency: see :meth:`query`.
-            timeout: see :meth:`query`; with a key, whose caller may be gone, the command
-                has this time for itself.
-        """
-        return self._declare(
-            self.handlers.commands, function, concurrency=concurrency, timeout=timeout
-        )
-
-    @overload
-    def event(self, function: F) -> F: ...
-
-    @overload
-    def event(
-        self, *, concurrency: int | None = None, timeout: float | None = None
-    ) -> Callable[[F], F]: ...
-
-    def event(
-        self,
-        function: Any = None,
-        *,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """Declare what happens on an event: it is not answered.
-
-        Args:
-            function: the handler; without one, this is to be called with settings first.
-            concurrency: see :meth:`query`.
-            timeout: see :meth:`query`.
-        """
-        return self._declare(
-            self.handlers.events, function, concurrency=concurrency, timeout=timeout
-        )
-
-    @staticmethod
-    def _declare(table: dict[str, Handler], function: Any, **settings: Any) -> Any:
-        """Declare with or without parentheses."""
-
-        def put(function: F) -> F:
-            return declare(table, function, **settings)
-
-        return put if function is None else put(function)
