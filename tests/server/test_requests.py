@@ -561,6 +561,31 @@ def test_a_keyed_command_without_a_time_of_its_own_has_the_longest_that_is_allow
     run(main)
 
 
+def test_keyed_commands_whose_callers_are_gone_count_to_the_nodes_limit() -> None:
+    """They run on: else whoever reconnects again and again could start any number."""
+    wire = open_app(limits=Limits(handlers=20))
+
+    @wire.command
+    async def job(conn: Connection) -> None:
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        async with serving(wire) as (network, node):
+            for visit in range(10):
+                peer = await opened(network)
+                for n in range(5):
+                    peer.send(m.Command(n + 2, "job", None, key=f"{visit}-{n}"))
+                await asyncio.sleep(0.5)
+                peer.link.cut()
+                await asyncio.sleep(0.5)
+            assert len(node.commands) == node.app.stats().working == 20
+            assert node.counters["handlers_full"] == 30
+            await asyncio.sleep(90)
+            assert node.app.stats().working == 0
+
+    run(main)
+
+
 # ---- hostile parameters ------------------------------------------------------------------
 
 

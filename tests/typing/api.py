@@ -174,7 +174,7 @@ async def narrow(conn: Connection, n: int) -> int:
 
 
 @wire.event(concurrency=1)
-@wire.command(timeout=60)
+@wire.command(timeout=60, idempotent=True)
 def plainly(conn: Connection, n: int) -> int:
     return n
 

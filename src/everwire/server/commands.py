@@ -83,6 +83,9 @@ class CommandLog:
         self._running: dict[Scope, _Running] = {}
         self._tasks = TaskOwner(f"node {node.id} command")
 
+    def __len__(self) -> int:
+        return len(self._tasks)
+
     async def run(
         self,
         scope: Scope,

@@ -127,7 +127,7 @@ def snapshot(node: Node) -> NodeStats:
         dialects={name.rpartition(".")[2]: n for name, n in tuple(tally.dialects.items())},
         subscriptions=hub.subscriptions,
         channels=len(hub.channels),
-        working=len(node.working),
+        working=max(len(node.working), len(node.commands)),
         messages_in=tally.messages_in,
         messages_out=hub.notes + hub.deliveries,
         bytes_in=tally.bytes_in,

@@ -48,7 +48,8 @@ def check_room(node: Node, connection: Connection) -> None:
     Raises:
         Unavailable: it works on as much as it may.
     """
-    working, most = len(node.working), node.limits.handlers
+    # Commands with a key run on when their caller is gone.
+    working, most = max(len(node.working), len(node.commands)), node.limits.handlers
     if working * 2 < most:
         return
     if working < most and len(connection.inflight) + len(connection.streams) < FAIR_SHARE:
