@@ -118,7 +118,12 @@ def test_an_application_is_tested_without_a_server() -> None:
     api, wire = hosted()
     for _ in range(2):  # it starts and stops with each
         with TestClient(api) as client:
-            with client.websocket_connect("/ws?name=bob") as bob, client.websocket_connect("/ws/"):
+            with (
+                client.websocket_connect("/ws?name=bob") as bob,
+                client.websocket_connect("/ws/") as ada,
+            ):
+                ada.send_json({"type": "ping"})
+                assert ada.receive_json() == {"type": "pong"}
                 bob.send_json({"action": "subscribe", "channel": "chat:x"})
                 assert bob.receive_json()["data"]["type"] == "subscription_confirm"
                 assert client.post("/say?text=hello").json() == 1
