@@ -348,6 +348,22 @@ def test_the_broker_is_asked_by_beginnings_and_only_while_somebody_listens() -> 
     with_node(scenario, application(Asked()))
 
 
+def test_who_subscribes_to_a_channel_that_a_pattern_brought_keeps_it_without_the_pattern() -> None:
+    async def scenario(network: Network, node: Node) -> None:
+        async with auditor(network) as client, client_to(network, token="bob") as bob:
+            async with client.subscribe("chat:*"):
+                await client.publish("chat:a", 0)
+                room = await bob.subscribe("chat:a")
+                await asyncio.sleep(12)  # as long as it takes to drop what is silent
+                await client.publish("chat:a", 1)
+                assert [one.data for one in await take(room, 1)] == [1]
+            await asyncio.sleep(12)  # the broker is no longer asked for all
+            await client.publish("chat:a", 2)
+            assert [one.data for one in await take(room, 1)] == [2]
+
+    with_node(scenario)
+
+
 def test_two_nodes_tell_each_other() -> None:
     async def main() -> None:
         first = MemoryBroker(wall=loop().wall)

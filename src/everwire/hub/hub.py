@@ -224,8 +224,6 @@ class Hub:
             del lane.members[subscription.reader]
             if not lane.members:
                 del channel.lanes[key]
-            if isinstance(lane, FilteredLane):
-                subscription.sent = max(subscription.sent, lane.passed)
 
     # ---- from the broker -----------------------------------------------------
 

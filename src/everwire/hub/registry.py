@@ -146,7 +146,8 @@ class Subscription:
         """what came since its position, in a channel that keeps no history"""
         self.filter: ReaderFilter | None = None
         self.sent = 0
-        """with a filter: the reader's own position, which does not move with what is left out"""
+        """with a filter: the reader's own position, which does not move with what is left out,
+        or one before it"""
         self.epoch = ""
         self.offset = 0
         self.id = ""
