@@ -436,6 +436,25 @@ def test_beyond_the_limit_members_are_counted_and_listed_again_below_it() -> Non
     on_nodes(2, scenario, limits=Limits(presence_members=4))
 
 
+def test_who_watches_anew_is_not_told_what_was_meant_for_those_before() -> None:
+    """Changes wait to be told together; the last who watched leaves, and comes back meanwhile."""
+
+    async def scenario(cluster: Nodes) -> None:
+        watcher = await Watcher.at(cluster, 0)
+        peers = [cluster.peer(0) for _ in range(3)]
+        for peer in peers:
+            await peer.auth(token=peer.dialect.name, subscribe=[m.ChannelRequest("c")])
+            watcher.told()
+        watcher.send(m.Unsubscribe(5, ["c"]))
+        watcher.send(m.Subscribe(6, [m.ChannelRequest("c", presence=True)]))
+        await asyncio.sleep(0.01)
+        await peers[2].ask(m.Unsubscribe(7, ["c"]))
+        await asyncio.sleep(1)
+        assert watcher.count == len(watcher.members) == 3
+
+    on_nodes(1, scenario, latency=0.0)
+
+
 def test_many_who_come_at_once_are_told_together() -> None:
     async def scenario(cluster: Nodes) -> None:
         watchers = [await Watcher.at(cluster, n % 2) for n in range(4)]

@@ -198,8 +198,8 @@ class Presence:
         joined, left = list(shown.joined.values()), list(shown.left)
         shown.joined.clear()
         shown.left.clear()
-        if shown.version is None:  # the whole will be sent
-            return
+        if shown.version is None or self._shown.get(channel) is not shown:
+            return  # the whole will be sent; or was, to others than these changes were for
         if shown.count > self._node.limits.presence_members:
             shown.partly, joined = True, []
         elif shown.partly:  # there are few enough to be listed
