@@ -39,8 +39,12 @@ def check_retry_gets_the_first_answer(model: Model, call: Call, step: Step) -> N
 def check_key_reused_only_if_it_is(model: Model, call: Call) -> None:
     """``key_reused`` says that the key was used with another payload."""
     if call.outcome == "key_reused":
-        runs = [run for run in model.runs.values() if (run.user, run.key) == (call.user, call.key)]
-        assert any(run.job != call.job for run in runs), f"{call} was not used otherwise"
+        others = [
+            other
+            for other in model.calls.values()
+            if (other.user, other.key) == (call.user, call.key) and other.job != call.job
+        ]
+        assert others, f"{call} was not used otherwise"
 
 
 def check_not_sent_did_not_run(model: Model, call: Call) -> None:
