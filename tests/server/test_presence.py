@@ -436,6 +436,23 @@ def test_beyond_the_limit_members_are_counted_and_listed_again_below_it() -> Non
     on_nodes(2, scenario, limits=Limits(presence_members=4))
 
 
+def test_who_could_not_subscribe_anew_is_gone_until_it_does() -> None:
+    """Its former subscription ended with the attempt."""
+
+    async def scenario(cluster: Nodes) -> None:
+        watcher = await Watcher.at(cluster, 0)
+        lost, back = await join(cluster, 1, "ada"), await join(cluster, 1, "bob")
+        cluster.broker(1).severed = True
+        for peer in (lost, back):
+            assert (await peer.subscribe("c"))["error"]["name"] == "unavailable"
+        cluster.broker(1).severed = False
+        assert "error" not in await back.subscribe("c")
+        await asyncio.sleep(3)
+        assert watcher.members == ["bob", "watcher"]
+
+    on_nodes(2, scenario)
+
+
 def test_who_watches_anew_is_not_told_what_was_meant_for_those_before() -> None:
     """Changes wait to be told together; the last who watched leaves, and comes back meanwhile."""
 

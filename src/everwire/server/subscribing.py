@@ -142,10 +142,27 @@ async def _subscribe_one(
     if granted.presence:
         check_info(connection, granted)
     before = connection.subscriptions.get(name)
-    if before is not None:  # subscribed anew, from where it says; it stays present
-        _drop(node, connection, before)
-    else:
+    if before is None:
         _check_room(node, connection, name)
+        return await _begin(node, connection, request, granted, instead)
+    _drop(node, connection, before)  # subscribed anew, from where it says; it stays present
+    try:
+        return await _begin(node, connection, request, granted, instead)
+    except BaseException:
+        if name not in connection.subscriptions:  # unless it comes to nothing
+            node.left(connection, [before])
+        raise
+
+
+async def _begin(
+    node: Node,
+    connection: Connection,
+    request: m.ChannelRequest,
+    granted: Channelled,
+    instead: str | None,
+) -> Begun:
+    """Register a subscription, and read where it begins."""
+    name = request.channel
     if connection.state not in ALIVE:
         raise RequestError(code=ErrorCode.CANCELLED)
     channel = await _open(node, connection, granted)
