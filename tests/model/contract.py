@@ -8,6 +8,7 @@ and no code of ours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -133,7 +134,8 @@ class Model:
                 handler(step)
             except AssertionError as error:
                 for one in self.steps[max(0, step.number - 12) : step.number + 1]:
-                    error.add_note(f"{one.number} {one.now:.3f} {one.kind} {one.about}")
+                    about = re.sub("x{20,}", "x…", str(one.about))
+                    error.add_note(f"{one.number} {one.now:.3f} {one.kind} {about}")
                 raise
 
     # ---- where channels are -------------------------------------------------------

@@ -172,9 +172,10 @@ class Wire:
     ) -> None:
         checks.check_a_result_for_each(wanted, results)
         for one, result in zip(wanted, results, strict=True):
-            if "error" in result:
-                continue
             channel = result["channel"]
+            if "error" in result:  # the one that there was may have ended with it
+                conn.subs.pop(channel, None)
+                continue
             user = conn.user or ""
             changed = self.model.allowed.get(user)
             checks_calls.check_who_may_not_is_refused(channel, user, changed, request)
