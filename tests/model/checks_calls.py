@@ -107,12 +107,10 @@ def check_presence_is_told(members: list[str], told: list[str], count: int) -> N
 # ---- rights -------------------------------------------------------------------------------
 
 
-def check_who_may_not_is_refused(
-    channel: str, user: str, changed: Step | None, asked: Step
-) -> None:
+def check_who_may_not_is_refused(channel: str, changed: Step | None, asked: Step) -> None:
     """Nobody is subscribed who may not be, from the request on to its answer."""
     if channel == GUARDED and changed is not None and not changed.welcome:
-        assert changed.number > asked.number, f"{user!r} may not use {channel!r}"
+        assert changed.number > asked.number, f"{changed.user!r} may not use {channel!r}"
 
 
 def check_a_right_that_was_lost_ends(sub: Sub, changed: Step | None, asked: Step) -> None:

@@ -140,10 +140,10 @@ class Model:
 
     # ---- where channels are -------------------------------------------------------
 
-    def log(self, channel: str) -> Log | None:
-        """The channel's numbering of today."""
-        logs = self.logs.get(channel)
-        return logs[-1] if logs and logs[-1].life == self.life else None
+    def log(self, channel: str, life: int | None = None) -> Log | None:
+        """The channel's numbering of today, or by a broker that was there before."""
+        wanted = self.life if life is None else life
+        return next((log for log in self.logs.get(channel, ()) if log.life == wanted), None)
 
     def find(self, channel: str, epoch: str) -> Log | None:
         """The numbering of an epoch, whether it still holds or not."""
@@ -199,7 +199,7 @@ class Model:
         self.wire.stored(step)
         whose = self.whose(step.data)
         if step.refused:
-            log = self.log(step.channel)
+            log = self.log(step.channel, step.life)
             checks.check_refused_only_when_full(log, whose, step)
             return
         epoch, offset, _ = step.position

@@ -36,6 +36,8 @@ class Conn:
     name: int
     node: str = ""
     user: str | None = None
+    uses: dict[str | None, int] = field(default_factory=dict)
+    """when a channel was first named"""
     expires: float | None = None
     """the end of its token"""
     requests: dict[Any, Step] = field(default_factory=dict)
@@ -71,6 +73,10 @@ class Wire:
         kind = message["type"]
         if kind in ("auth", "subscribe", "unsubscribe", "publish", "query", "command"):
             conn.requests[message["id"]] = step
+        used = [one["channel"] for one in message.get("subscribe", message.get("channels", ()))
+                if isinstance(one, dict)]  # fmt: skip
+        for channel in [*used, message.get("channel")]:
+            conn.uses.setdefault(channel, step.number)
         if kind == "publish":
             key = (self.model.whose(message["data"]), message["channel"], message["id"])
             self.arrived[key] = (conn, step)
@@ -176,9 +182,9 @@ class Wire:
             if "error" in result:  # the one that there was may have ended with it
                 conn.subs.pop(channel, None)
                 continue
-            user = conn.user or ""
-            changed = self.model.allowed.get(user)
-            checks_calls.check_who_may_not_is_refused(channel, user, changed, request)
+            if conn.uses.get(channel) == request.number:  # later ones need not be asked about
+                changed = self.model.allowed.get(conn.user or "")
+                checks_calls.check_who_may_not_is_refused(channel, changed, request)
             checks.check_sid_names_one_channel(self.sids, conn, result)
             self._end(conn, channel)
             at = (result["epoch"], result["offset"], result["id"])

@@ -110,6 +110,7 @@ class SpiedBroker(Severable):
             beside=beside,
         )
         self._world = world
+        self._life = life
 
     def publish(  # type: ignore[override]
         self, publication: Publication, done: Completion
@@ -149,6 +150,7 @@ class SpiedBroker(Severable):
             channel=publication.channel,
             data=unpack_data(publication.payload),
             size=len(publication.payload),
+            life=self._life,
             **about,
         )
 
