@@ -362,6 +362,56 @@ def test_many_that_leave_at_once_are_seen_off_some_at_a_time_and_each_within_its
     run(main)
 
 
+def test_who_leaves_in_the_turn_in_which_the_others_were_seen_off_is_seen_off_as_well() -> None:
+    wire = application()
+    said: list[str] = []
+
+    @wire.on_disconnect
+    async def left(conn: Connection, code: int, reason: str) -> None:
+        said.append(conn.user)
+
+    async def main() -> None:
+        async with serving(wire) as (network, node):
+            for n in range(33):
+                await Peer(network).auth(token=str(n))
+            *most, last = list(node.connections.values())
+            for connection in most:
+                connection.transport.abort()
+                connection.closed(CloseCode.ABNORMAL, "")
+            asyncio.get_running_loop().call_soon(last.close, CloseCode.DISCONNECTED)
+            await asyncio.sleep(1)
+            assert sorted(said) == sorted(str(n) for n in range(33))
+
+    run(main)
+
+
+def test_who_leaves_while_being_greeted_as_somebody_else_is_seen_off_once() -> None:
+    wire = application()
+    said: list[str] = []
+
+    @wire.on_connect
+    async def came(conn: Connection) -> None:
+        said.append(f"came {conn.user}")
+        if conn.user:
+            await asyncio.sleep(2)
+
+    @wire.on_disconnect
+    async def left(conn: Connection, code: int, reason: str) -> None:
+        said.append("left")
+
+    async def main() -> None:
+        async with serving(wire) as (network, _):
+            peer = await Peer(network, "plain").open()
+            await asyncio.sleep(1)
+            peer.send(m.Auth("a", "ada"))
+            await asyncio.sleep(1)
+            peer.transport.close(CloseCode.NORMAL, "")
+            await asyncio.sleep(5)
+            assert said == ["came ", "came ada", "left"]
+
+    run(main)
+
+
 def test_on_connect_cannot_ask_a_client_that_was_not_let_in() -> None:
     wire = application()
     failures: list[type[BaseException]] = []

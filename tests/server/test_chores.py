@@ -115,3 +115,17 @@ def test_there_are_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
         assert done == [0, 1, 2, 9]
 
     with_chores(scenario)
+
+
+def test_what_is_added_in_the_turn_in_which_all_else_was_done_is_done_as_well() -> None:
+    async def scenario(todo: Chores, done: list[Any]) -> None:
+        async def work(name: str) -> None:
+            done.append(name)
+
+        for n in range(chores.AT_ONCE):
+            todo.add(str(n), lambda n=n: work(str(n)))  # type: ignore[misc]
+        asyncio.get_running_loop().call_soon(todo.add, "late", lambda: work("late"))
+        await asyncio.sleep(1)
+        assert done[-1] == "late"
+
+    with_chores(scenario)

@@ -58,14 +58,17 @@ class Chores:
             await asyncio.wait(set(self._workers), timeout=seconds)
 
     async def _work(self) -> None:
-        while self._ready:
-            key = self._ready.popleft()
-            waiting = self._waiting[key]
-            while waiting:
-                await self._do(waiting[0])
-                waiting.popleft()
-                self._count -= 1
-            del self._waiting[key]
+        try:
+            while self._ready:
+                key = self._ready.popleft()
+                waiting = self._waiting[key]
+                while waiting:
+                    await self._do(waiting[0])
+                    waiting.popleft()
+                    self._count -= 1
+                del self._waiting[key]
+        finally:  # at once: what is added from now on needs another worker
+            self._workers.discard(asyncio.current_task())  # type: ignore[arg-type]
 
     async def _do(self, work: Work) -> None:
         while True:

@@ -46,9 +46,10 @@ async def greet(node: Node, connection: Connection, request_id: RequestId | None
     else:
         for channel in channels:
             visit.channels.setdefault(channel, None)
-        visit.greeted = True
-        if visit.ended is not None:  # it left while it was greeted
+        if visit.ended is not None and not visit.greeted:  # it left while it was greeted
+            visit.greeted = True
             node.farewells.add(connection)
+        visit.greeted = True
         return visit.ended is None
     connection.refuse(request_id, refused)
     connection.close(_close_code(refused), refused.message)
@@ -168,11 +169,16 @@ class Farewells:
         self._waiting.clear()
 
     async def _run(self) -> None:
-        while self._waiting:
-            connection, code, reason = self._waiting.popleft()
-            for handler in self._node.app.handlers.on_disconnect:
-                try:
-                    async with asyncio.timeout(self._node.limits.request_timeout):
-                        await handler.call(connection, {"code": code, "reason": reason})
-                except Exception:
-                    self._node.log_defect("an on_disconnect handler")
+        try:
+            while self._waiting:
+                await self._see_off(*self._waiting.popleft())
+        finally:  # at once: whoever leaves from now on needs another task
+            self._tasks.discard(asyncio.current_task())  # type: ignore[arg-type]
+
+    async def _see_off(self, connection: Connection, code: int, reason: str) -> None:
+        for handler in self._node.app.handlers.on_disconnect:
+            try:
+                async with asyncio.timeout(self._node.limits.request_timeout):
+                    await handler.call(connection, {"code": code, "reason": reason})
+            except Exception:
+                self._node.log_defect("an on_disconnect handler")
