@@ -68,7 +68,7 @@ class Chores:
                     self._count -= 1
                 del self._waiting[key]
         finally:  # at once: what is added from now on needs another worker
-            self._workers.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._workers.discard(asyncio.current_task())
 
     async def _do(self, work: Work) -> None:
         while True:

@@ -173,7 +173,7 @@ class Farewells:
             while self._waiting:
                 await self._see_off(*self._waiting.popleft())
         finally:  # at once: whoever leaves from now on needs another task
-            self._tasks.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._tasks.discard(asyncio.current_task())
 
     async def _see_off(self, connection: Connection, code: int, reason: str) -> None:
         for handler in self._node.app.handlers.on_disconnect:
