@@ -43,6 +43,7 @@ async def stay(conn: Connection) -> None:
     await asyncio.sleep(60)
 
 open_to_all = Everwire()
+declared_open = Everwire(allow_anonymous=True)
 
 class Box:
     wire = wire
@@ -120,6 +121,8 @@ def test_serve_lets_everybody_in_only_if_told_so(serve: Start, folder: Path) -> 
     served = serve("serve", "app:open_to_all", "--allow-anonymous", cwd=folder)
     assert served.port
     served = serve("serve", "app:open_to_all", cwd=folder, env={"EVERWIRE_ALLOW_ANONYMOUS": "1"})
+    assert served.port
+    served = serve("serve", "app:declared_open", cwd=folder)  # the application says it itself
     assert served.port
 
 

@@ -85,6 +85,27 @@ def test_a_pattern_that_is_none_is_refused(pattern: str) -> None:
         Everwire().channel(pattern, grant=Grant())
 
 
+@pytest.mark.parametrize("pattern", ["a b", "system", "everwire.{x}", "a\n{x}", "x" * 256])
+def test_a_pattern_that_no_channels_name_can_fit_is_refused(pattern: str) -> None:
+    with pytest.raises(ConfigError, match="no channel fits the pattern"):
+        Everwire().channel(pattern, grant=Grant())
+    with pytest.raises(ConfigError, match="no channel fits the pattern"):
+        Everwire().on_publish(pattern)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("history", -1), ("history_ttl", float("nan")), ("history_bytes", "1 MB")]
+)
+def test_how_much_a_channel_keeps_is_a_number_not_below_zero(option: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{option} must be a number"):
+        Everwire().channel("a", grant=Grant(), **{option: value})
+
+
+def test_limits_that_are_none_are_refused_with_how_to_write_them() -> None:
+    with pytest.raises(ConfigError, match=r"Limits\(messages=500\)"):
+        Everwire(limits={"messages": 500})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "broker", ["redis://x", "nats://x", "sqlite:///f", "mongo://x", "nonsense"]
 )

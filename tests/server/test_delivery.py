@@ -117,6 +117,21 @@ def test_without_the_right_to_publish_or_subscribe_the_answer_is_forbidden() -> 
     with_node(scenario, wire)
 
 
+def test_a_channel_that_shows_nobody_says_how_it_is_declared_to_those_who_may_read_it() -> None:
+    wire = Everwire()
+    wire.channel("plain", grant=Grant())
+    wire.channel("hidden", grant=Grant(presence=False))
+
+    async def scenario(network: Network, node: Node) -> None:
+        peer = await ready(network)
+        for channel, declared in (("plain", True), ("hidden", False)):
+            refused = await peer.ask(m.Query(channel, "everwire.presence", {"channel": channel}))
+            assert refused.code == ErrorCode.FORBIDDEN
+            assert ("without presence=True" in refused.message) is declared
+
+    with_node(scenario, wire)
+
+
 def test_a_subscriber_starts_at_the_top_and_is_told_where_that_is() -> None:
     async def scenario(network: Network, node: Node) -> None:
         peer = await ready(network)

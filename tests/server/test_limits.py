@@ -69,6 +69,7 @@ def test_messages_beyond_the_rate_are_refused_for_a_moment(dialect: str) -> None
             answered, refused = await burst(peer, 80)
             assert answered == 50
             assert {one.code for one in refused} == {401}
+            assert "50 messages a second are allowed (limit messages)" in refused[0].message
             if dialect != "plain":
                 assert {(one.temporary, one.outcome) for one in refused} == {(True, "none")}
                 assert min(one.retry_after or 0 for one in refused) >= 1000

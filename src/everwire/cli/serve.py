@@ -50,10 +50,11 @@ def serve(target: str, allow_anonymous: bool, *, options: ServerOptions) -> None
     exit status is 0. A second signal hastens the end.
     """
     wire = load(target)
-    if not wire.has_authenticator and not allow_anonymous:
+    if not (wire.has_authenticator or wire.allow_anonymous or allow_anonymous):
         raise click.UsageError(
-            f"{target} has no authenticate handler, so anybody could do anything. "
-            "Add one (@wire.authenticate), or run with --allow-anonymous."
+            f"{target} has no authenticate handler, so everybody could connect. Add one "
+            "(@wire.authenticate), or write Everwire(allow_anonymous=True), or run with "
+            "--allow-anonymous."
         )
     run_server(wire, options)
 

@@ -85,6 +85,10 @@ class ChannelPattern:
                 f"{text!r} is not a channel pattern: write parameters as {{name}} or "
                 "{name:path}, each name once"
             )
+        try:
+            check_channel(_PARAMETER.sub("x", text))
+        except BadData as error:
+            raise ConfigError(f"no channel fits the pattern {text!r}: {error}") from None
         parts.append(re.escape(rest))
         self._regex = re.compile("".join(parts))
 

@@ -41,8 +41,8 @@ class Everwire(Declarations, Operations):
         limits: see :class:`everwire.limits.Limits`.
         channel_tokens: verifies the tokens of channels that are declared with ``token=True``.
         allow_anonymous: let connections without a token in even if there is an
-            ``authenticate`` handler. Without one, everybody is anonymous.
-
+            ``authenticate`` handler. Without one, everybody is anonymous; ``everwire serve``
+            then wants to be told so, by this or by ``--allow-anonymous``.
         user_channel: a pattern with the user, as ``"user:{user}"``: each connection is
             subscribed to its user's own channel by the server, and nobody else may be. With
             other options than the usual ones: ``wire.channel("user:{user}", own=True, …)``.
@@ -61,6 +61,10 @@ class Everwire(Declarations, Operations):
         user_channel: str | None = None,
         wall: Callable[[], float] = time,
     ) -> None:
+        if limits is not None and not isinstance(limits, Limits):
+            raise ConfigError(
+                f"limits is a Limits, as Limits(messages=500), not {type(limits).__name__}"
+            )
         self.limits = limits or Limits()
         self.allow_anonymous = allow_anonymous
         self.channel_tokens = channel_tokens
@@ -170,7 +174,7 @@ class Everwire(Declarations, Operations):
             port: 0 takes a free one; see ``server.port``.
             paths: where WebSockets are served.
             page: HTML for a GET of ``/``.
-            tls: a certificate, to serve ``wss``; see :class:`everwire.server.native.tls.Tls`.
+            tls: a certificate, to serve ``wss``; see :class:`everwire.Tls`.
             unix: the path of a Unix socket, to listen there too.
             origins: pages that may connect, as ``https://example.org``; None for any.
                 Programs, which send no ``Origin``, are not concerned.

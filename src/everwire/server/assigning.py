@@ -134,7 +134,7 @@ class Assignable:
         channels = visit_of(connection).channels
         if len(channels) >= node.limits.subscriptions and channel not in channels:
             raise RequestError(
-                f"a connection may have {node.limits.subscriptions} subscriptions",
+                f"a connection may have {node.limits.subscriptions} subscriptions (limit subscriptions)",
                 code=ErrorCode.SUBSCRIPTIONS,
             )
         if connection.state in _OPENING:

@@ -115,8 +115,10 @@ async def _state(node: Node, connection: Connection, message: m.Query) -> Any:
 async def _presence(node: Node, connection: Connection, message: m.Query) -> Any:
     query = _arguments(message.payload, ChannelQuery)
     granted = await node.access.ask(connection, query.channel)
-    if not (granted.grant.subscribe and granted.grant.presence and granted.presence):
+    if not (granted.grant.subscribe and granted.grant.presence):
         raise Forbidden(f"not allowed to see who is in {query.channel!r}")
+    if not granted.presence:
+        raise Forbidden(f"the channel {query.channel!r} is declared without presence=True")
     found = await node.broker.presence(granted.key, node.limits.presence_members)
     return {"members": msgspec.to_builtins(found.members), "count": found.count}
 

@@ -221,6 +221,14 @@ class Declarations(Callables):
         self, history: int | None, history_ttl: float | None, history_bytes: int | None
     ) -> ChannelOptions:
         limits = self.limits
+        given: dict[str, Any] = {
+            "history": history,
+            "history_ttl": history_ttl,
+            "history_bytes": history_bytes,
+        }
+        for name, value in given.items():
+            if value is not None and not (isinstance(value, (int, float)) and value >= 0):
+                raise ConfigError(f"{name} must be a number not below zero, not {value!r}")
         return ChannelOptions(
             history=limits.history if history is None else history,
             history_ttl=limits.history_ttl if history_ttl is None else history_ttl,

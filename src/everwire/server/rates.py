@@ -123,7 +123,11 @@ def slow_down(connection: Connection, message: m.Message) -> None:
         connection.close(CloseCode.RATE_LIMITED, "too many messages (limit messages)")
         return
     wait = max(1.0, (connection.came - node.most_messages) / node.limits.messages)
-    error = RequestError(code=ErrorCode.RATE_LIMITED, retry_after=wait)
+    error = RequestError(
+        f"slow down: {node.limits.messages:,} messages a second are allowed (limit messages)",
+        code=ErrorCode.RATE_LIMITED,
+        retry_after=wait,
+    )
     if isinstance(message, m.Publish):
         refuse_publish(connection, message, error)
     else:

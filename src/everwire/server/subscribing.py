@@ -229,7 +229,8 @@ def _check_room(node: Node, connection: Connection, name: str) -> None:
     if len(connection.subscriptions) >= most and name not in connection.subscriptions:
         node.count("subscriptions_refused")
         raise RequestError(
-            f"a connection may have {most} subscriptions", code=ErrorCode.SUBSCRIPTIONS
+            f"a connection may have {most} subscriptions (limit subscriptions)",
+            code=ErrorCode.SUBSCRIPTIONS,
         )
 
 

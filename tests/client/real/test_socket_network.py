@@ -162,6 +162,19 @@ def test_an_http_refusal_is_final_with_its_status(status: int) -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("status", [403, 404])
+def test_an_http_refusal_without_a_text_says_that_the_path_may_be_wrong(status: int) -> None:
+    async def scenario() -> None:
+        def refuse(connection: ServerConnection, request: Request) -> Response:
+            return connection.respond(status, "")
+
+        async with echoing(process_request=refuse) as port:
+            with pytest.raises(HandshakeRefused, match="no WebSocket at this path"):
+                await socket_to(f"ws://127.0.0.1:{port}/")
+
+    play(scenario)
+
+
 # ---- proxies -------------------------------------------------------------------------------
 
 

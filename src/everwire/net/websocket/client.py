@@ -164,6 +164,10 @@ def _refusal(error: WSHandshakeError) -> HandshakeRefused:
     body = (error.raw_body or b"")[:200].decode("utf-8", "replace").strip()
     if status == 404 and not body:
         body = "no WebSocket at this path; behind uvicorn, is the package websockets installed?"
+    if status == 403 and not body:
+        body = (
+            "Forbidden, which is also what uvicorn answers where there is no WebSocket at this path"
+        )
     return HandshakeRefused(
         status,
         body or response.status.phrase,
