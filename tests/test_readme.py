@@ -1,4 +1,4 @@
-"""The README's server and client run as printed."""
+"""The programs of the README, docs/client.md and docs/running.md run as printed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CLIENT = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
+RUNNING = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
 PRINTED_URL = "ws://127.0.0.1:8000/ws"
 BIN = Path(sys.executable).parent
 
@@ -31,7 +32,7 @@ def blocks(page: str) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, code in [*blocks(README), *blocks(CLIENT)]:
+    for name, code in [*blocks(README), *blocks(CLIENT), *blocks(RUNNING)]:
         (tmp_path / name).write_text(code)
     return tmp_path
 
@@ -109,12 +110,13 @@ def printed(page: str) -> Iterator[tuple[str, str]]:
     )
 
 
-def test_the_page_of_the_client_says_what_its_examples_print(
-    start: Start, serve: Start, folder: Path
+@pytest.mark.parametrize("page", [CLIENT, RUNNING], ids=["client.md", "running.md"])
+def test_a_page_says_what_its_examples_print(
+    start: Start, serve: Start, folder: Path, page: str
 ) -> None:
     served = serve("serve", "chat:wire", cwd=folder)
-    assert [name for name, _ in printed(CLIENT)] == [name for name, _ in blocks(CLIENT)]
-    for name, output in printed(CLIENT):
+    assert [name for name, _ in printed(page)] == [name for name, _ in blocks(page)]
+    for name, output in printed(page):
         child = run(start, folder, name, served.url)
         assert child.wait() == 0, child
         assert child.out == output.splitlines(), child

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from .server.app import Everwire
     from .server.connection import Connection
     from .server.identity.jwt import JWT
+    from .server.native.tls import Tls
     from .server.rules import Grant, Identity
     from .server.stats import NodeStats
 
@@ -117,6 +118,7 @@ __all__ = [
     "Stream",
     "StreamInterrupted",
     "Superseded",
+    "Tls",
     "Token",
     "Tokens",
     "Unauthorized",
@@ -154,6 +156,7 @@ _HOMES = {
     "SqliteOutbox": ".client",
     "Stop": ".client.reconnection",
     "Stream": ".client",
+    "Tls": ".server.native.tls",
     "Token": ".client",
     "Tokens": ".client",
     "Undelivered": ".client",

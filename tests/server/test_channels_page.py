@@ -35,6 +35,7 @@ def test_the_pages_application_runs_and_does_what_it_says() -> None:
             assert await mallory.until_closed() == CloseCode.FORBIDDEN
             assert (await bob.subscribe("room:1"))["error"]["code"] == ErrorCode.FORBIDDEN
             assert (await bob.subscribe("room:x"))["error"]["code"] == ErrorCode.BAD_CHANNEL
+            assert (await bob.subscribe("room:*"))["error"]["code"] == ErrorCode.FORBIDDEN
             await ada.subscribe("room:1")
             assert "offset" in await ada.publish("1", "room:1", {"text": " hello "})
             message = await ada.next(m.ChannelMessage)

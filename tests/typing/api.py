@@ -36,6 +36,7 @@ from everwire import (
     SqliteOutbox,
     Stream,
     StreamInterrupted,
+    Tls,
     Token,
     Tokens,
     Unauthorized,
@@ -265,8 +266,9 @@ api.mount("/internal", wire.http(api_key="a key of 16 letters"))
 
 
 async def serve() -> None:
-    async with wire.listen("127.0.0.1", 0) as server:
+    async with wire.listen("127.0.0.1", 0, tls=Tls("cert.pem", "key.pem")) as server:
         assert_type(server.port, int)
+        server.reload_tls()
         await server.drain(2.0)
 
 
