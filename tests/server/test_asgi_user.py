@@ -195,6 +195,8 @@ class Row:
         (Identity("ada", tenant="acme"), ["ada", "acme"]),
         (Row(id=7, name="Ada"), ["7", ""]),
         (Row(user="ada", id=7), ["ada", ""]),
+        (Row(user=Row(id=7), id=3), ["7", ""]),
+        (Row(user=Identity("ada", tenant="acme"), id=3), ["ada", "acme"]),
     ],
     ids=repr,
 )
@@ -209,11 +211,13 @@ def test_what_is_no_user_is_a_defect_and_not_somebody() -> None:
     async def body(url: str) -> None:
         assert await closing(url) == (1011, "")
 
-    for found in (object(), True, 1.5, Row(name="ada")):
+    for found in (object(), True, 1.5, Row(name="ada"), Row(user=Row(name="ada"), id=3)):
         serve(hosted(lambda found=found: found), body)
 
 
-@pytest.mark.parametrize("nobody", [None, "", Row(id="")], ids=repr)
+@pytest.mark.parametrize(
+    "nobody", [None, "", Row(id=""), Row(id=None), Row(user=None, id=3)], ids=repr
+)
 def test_who_is_nobody_is_not_let_in(nobody: Any) -> None:
     async def body(url: str) -> None:
         assert await closing(url) == (4500, "sign in first")

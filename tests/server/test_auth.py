@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -119,6 +120,13 @@ def test_an_identity_that_has_ended_opens_nothing() -> None:
             assert await comes(network, "ada") == 4402
 
     play(scenario)
+
+
+@pytest.mark.parametrize("moment", [float("inf"), float("nan"), "1700000000", datetime.now(UTC)])
+def test_a_moment_that_is_none_is_refused_where_it_is_given(moment: Any) -> None:
+    for name in ("expires", "issued"):
+        with pytest.raises(TypeError, match=f"{name} is a number of seconds"):
+            Identity("ada", **{name: moment})
 
 
 def test_while_a_fresh_token_is_looked_at_the_old_one_may_end() -> None:

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from everwire import JWT, ConfigError, Unauthorized, Unavailable
-from everwire.server.identity.jwks import MAX_SIZE, REFRESH, STALE, parse
+from everwire.server.identity.jwks import GIVE_UP, MAX_SIZE, REFRESH, STALE, parse
 from everwire.testing import VirtualLoop, run
 
 A, B = "https://a.example", "https://b.example"
@@ -241,6 +241,20 @@ def test_without_its_keys_an_issuer_s_tokens_are_refused_for_now(answer: Any) ->
         assert len(publisher.asked) == 1
         publisher.sets["a"] = [jwk(ONE)]
         await asyncio.sleep(REFRESH)
+        assert await made(signed())
+
+    play(scenario)
+
+
+def test_a_fetch_that_hangs_is_given_up_and_not_the_last_one() -> None:
+    async def scenario() -> None:
+        publisher = Publisher(a=[jwk(ONE)])
+        publisher.delay = 1e6
+        made = verifier(publisher)
+        async with asyncio.timeout(GIVE_UP + 1):
+            with pytest.raises(Unavailable):
+                await made(signed())
+        publisher.delay = 0.0
         assert await made(signed())
 
     play(scenario)

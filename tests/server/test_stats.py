@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from everwire import BrokerUnavailable, ConfigError, Limits, NodeStats
+from everwire import BrokerUnavailable, ConfigError, Connection, Limits, NodeStats
 from everwire.brokers.base import Completion, Page, Publication, PublishOutcome
 from everwire.brokers.memory import MemoryBroker
 from everwire.protocol import messages as m
@@ -189,6 +189,28 @@ def test_a_snapshot_is_frozen_and_needs_a_node_that_runs() -> None:
             wire.stats()
 
     run(main())
+
+
+def test_what_clients_answer_makes_no_counters() -> None:
+    async def main() -> None:
+        wire = open_app()
+
+        @wire.query
+        async def relay(conn: Connection) -> Any:
+            return await conn.query("x")
+
+        async with serving(wire) as (net, node):
+            peer = Peer(net)
+            await peer.auth()
+            for code in range(70_000, 70_020):
+                peer.send(m.Query(code, "relay"))
+                asked = await peer.next(m.Query)
+                peer.send(m.Error(asked.id, code, "mine", "of the client's own"))
+                assert isinstance(await peer.answer(code), m.Error)
+            assert wire.stats().refused == {"other": 20}
+            assert len(node.tally.refused) == 1
+
+    run(main)
 
 
 def test_each_name_is_explained_and_no_other() -> None:

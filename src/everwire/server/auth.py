@@ -204,6 +204,7 @@ async def _subscribe(node: Node, connection: Connection, message: m.Auth) -> Non
     if old is not None and connection.state is ConnectionState.READY:
         # Not before the new one has been answered: until then, the old one is all there is.
         old.close(CloseCode.REPLACED, "replaced by a newer connection")
+    node.per_user.arrived(connection)
 
 
 def _replaced(node: Node, connection: Connection, message: m.Auth) -> Connection | None:

@@ -146,13 +146,13 @@ class Connection(Inbound, Askable, Assignable):
         """Greet, and start the clock for ``auth``."""
         node, limits = self.node, self.node.limits
         handed_over = self.handed_over
+        self.identity = handed_over or self.identity
         if self.dialect.needs_auth or not (handed_over or node.lets_anonymous_in):
             self.transport.limit(limits.auth)
         if self.dialect.needs_auth:
             self.send(node.hello(self.secret))
             node.wheel.add(self, limits.auth_timeout)
         elif node.greets and (handed_over is not None or node.lets_anonymous_in):
-            self.identity = handed_over or self.identity
             greet_anonymous(node, self)
         elif handed_over is not None:
             self.ready(handed_over)
@@ -252,7 +252,7 @@ class Connection(Inbound, Askable, Assignable):
         self, request_id: m.RequestId | None, error: RequestError, channel: str | None = None
     ) -> None:
         """Answer a request with an error."""
-        self.node.tally.refused[error.code] += 1
+        self.node.tally.refuse(error.code)
         if error.details is TOO_DEEP:
             self.node.count("too_deep")
         self.send(error_message(request_id, error, None if self.dialect.acknowledges else channel))

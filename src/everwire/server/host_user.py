@@ -231,10 +231,12 @@ def identity_of(found: Any) -> Identity | None:
     """
     if found is None or isinstance(found, Identity):
         return found
-    for name in ("", "user", "id"):
-        value = getattr(found, name, None) if name else found
-        if isinstance(value, str | int | UUID) and not isinstance(value, bool):
-            return Identity(str(value)) if value != "" else None
+    if isinstance(found, str | int | UUID) and not isinstance(found, bool):
+        return Identity(str(found)) if found != "" else None
+    # What has a user is a session or the like, and its id is not the user's.
+    for name in ("user", "id"):
+        if hasattr(found, name):
+            return identity_of(getattr(found, name))
     raise TypeError(
         f"attach(user=…) got {type(found).__name__}: return the user's name, an Identity, an "
         "object with .user or .id, or None for nobody"

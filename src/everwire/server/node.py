@@ -232,6 +232,7 @@ class Node:
         self.tally.dialects[chosen.name] += 1
         if not self._addresses.admit(connection):
             return connection
+        self.users.expect(connection)
         connection.opened()
         if self.draining:
             connection.send(m.Drain(0, 0))

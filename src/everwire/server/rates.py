@@ -54,11 +54,13 @@ def _address(connection: Connection) -> str:
 class PerUser:
     """Counts connections by their user. The anonymous are many: they are not counted."""
 
-    __slots__ = ("_counts", "_node")
+    __slots__ = ("_counts", "_node", "_took")
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._took: dict[Connection, Connection] = {}
+        """whose place each one took that has not arrived yet"""
 
     def admit(
         self, connection: Connection, identity: Identity, replaces: str | None = None
@@ -73,8 +75,9 @@ class PerUser:
         self.left(connection)
         node = self._node
         old = None if replaces is None else node.connections.get(replaces)
-        if old is not None and old.counted == user:
+        if old is not None and old.counted == user and old not in self._took:
             self.left(old)
+            self._took[connection] = old
         if self._counts[user] >= node.limits.connections_user:
             node.count("user_full")
             connection.close(
@@ -88,12 +91,25 @@ class PerUser:
         return True
 
     def left(self, connection: Connection) -> None:
-        """Count it no more. Twice is once."""
+        """Count it no more. Twice is once.
+
+        One that ends before it arrived gives back the place that it took: the other one is
+        still there.
+        """
+        old = self._took.pop(connection, None)
         user, connection.counted = connection.counted, None
-        if user is not None:
+        if user is None:
+            return
+        if old is not None and old.state not in (ConnectionState.CLOSING, ConnectionState.CLOSED):
+            old.counted = user
+        else:
             self._counts[user] -= 1
             if not self._counts[user]:
                 del self._counts[user]
+
+    def arrived(self, connection: Connection) -> None:
+        """It has replaced the one whose place it took."""
+        self._took.pop(connection, None)
 
 
 class ReadOn:

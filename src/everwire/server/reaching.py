@@ -36,8 +36,10 @@ def target_of(whom: str | Connection, tenant: str) -> Target:
 
 
 def disconnect(node: Node, target: Target, code: int, reason: str) -> int:
-    """Close connections; return how many there were here."""
+    """Close connections, also those on their way in; return how many there were here."""
     connections = node.users.find(target)
+    coming = node.users.coming((target.tenant, target.user))
+    connections += [one for one in coming if target.connection in ("", one.id)]
     for connection in connections:
         connection.close(code, reason)
     return len(connections)

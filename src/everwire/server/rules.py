@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, get_args
 
 import msgspec
@@ -38,10 +39,11 @@ class Identity(msgspec.Struct, frozen=True):
     token_id: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse names that could be mistaken for others.
+        """Refuse names that could be mistaken for others, and what is no moment.
 
         Raises:
             Unauthorized: the user or the tenant has a name that none can have.
+            TypeError: something is of another kind.
         """
         for what, name in (("user", self.user), ("tenant", self.tenant)):
             if not isinstance(name, str):
@@ -50,6 +52,16 @@ class Identity(msgspec.Struct, frozen=True):
                 raise Unauthorized(
                     f"a {what}'s name may have {MAX_USER} bytes, and no NUL among them"
                 )
+        for what, moment in (("expires", self.expires), ("issued", self.issued)):
+            if not _may_be_a_moment(moment):
+                raise TypeError(
+                    f"an Identity's {what} is a number of seconds since 1970, or None, "
+                    f"not {moment!r}"
+                )
+
+
+def _may_be_a_moment(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and isfinite(value))
 
 
 class Grant(msgspec.Struct, frozen=True):

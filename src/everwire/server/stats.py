@@ -32,7 +32,8 @@ class Tally:
         published: publishes of clients that the broker accepted, duplicates included.
         duplicates: of them, those that were stored before.
         dialects: connections that are open, by the name of their dialect.
-        refused: requests that were answered with an error, by its code.
+        refused: requests that were answered with an error, by its code; 0 for one that is none
+            of ours.
         closes: connections that ended, by close code; 0 for a peer's that is none of ours.
         broker_failed_at: the wheel's time at which the broker last did not answer.
     """
@@ -51,6 +52,10 @@ class Tally:
         self.refused: Counter[int] = Counter()
         self.closes: Counter[int] = Counter()
         self.broker_failed_at = float("-inf")
+
+    def refuse(self, code: int) -> None:
+        """A request is refused. An error may be a client's answer, with any code: all are one."""
+        self.refused[code if code in _ERROR_NAMES else 0] += 1
 
     def closed(self, code: int) -> None:
         """A connection ends. A peer may name any code: those unknown are one."""

@@ -120,7 +120,9 @@ async def subscribe(
             if held > (node.limits.write_high if one.latest else node.limits.write_low):
                 one.page = Page(page.top, page.start, (), page.recovered, page.reason)
             begun.append(one)
-    node.tally.refused.update(one.error.code for one in results if one.error is not None)
+    for result in results:
+        if result.error is not None:
+            node.tally.refuse(result.error.code)
     return results, begun
 
 

@@ -22,6 +22,8 @@ class Users:
 
     def __init__(self, connections: Mapping[str, Connection]) -> None:
         self._all = connections
+        self._coming: dict[Connection, None] = {}
+        """those that are not served yet"""
         self._found: dict[tuple[str, str], dict[Connection, None]] | None = None
 
     def connections(self, user: tuple[str, str]) -> list[Connection]:
@@ -39,14 +41,24 @@ class Users:
         found = self.connections((target.tenant, target.user))
         return [one for one in found if target.connection in ("", one.id)]
 
+    def coming(self, user: tuple[str, str]) -> list[Connection]:
+        """Those of a user that are known to be this user's, and not served yet."""
+        return [one for one in self._coming if (one.identity.tenant, one.identity.user) == user]
+
+    def expect(self, connection: Connection) -> None:
+        """The connection was opened: it will be added or removed."""
+        self._coming[connection] = None
+
     def add(self, connection: Connection) -> None:
         """The connection has a user now."""
+        self._coming.pop(connection, None)
         if self._found is not None:
             identity = connection.identity
             self._found.setdefault((identity.tenant, identity.user), {})[connection] = None
 
     def remove(self, connection: Connection) -> None:
         """The connection is gone, or about to have another user."""
+        self._coming.pop(connection, None)
         if self._found is None:
             return
         user = (connection.identity.tenant, connection.identity.user)

@@ -31,6 +31,7 @@ logger = logging.getLogger("everwire.server")
 
 MAX_SIZE = 256 * 1024  # bytes of a JWKS
 FETCH_TIMEOUT = 5.0  # seconds for one
+GIVE_UP = 10.0  # seconds until one is no longer waited for, whatever hangs
 REFRESH = 10.0  # seconds between two fetches of the same set, at least
 STALE = 3600.0  # seconds beyond its time to live that a set is used while it cannot be fetched
 
@@ -141,7 +142,6 @@ class Jwks:
         age = asyncio.get_running_loop().time() - known.fetched_at
         if age > self._ttl + STALE:
             known.keys.clear()
-            await self._refresh(known)
         elif age > self._ttl:
             self._begin(known)
         if kid not in known.keys:
@@ -167,8 +167,13 @@ class Jwks:
 
     async def _fetch(self, known: _Set) -> None:
         try:
-            body = await in_thread(partial(self._read, known.url))
+            # The fetch may be the application's own: one that hangs must not be the last one.
+            async with asyncio.timeout(GIVE_UP):
+                body = await in_thread(partial(self._read, known.url))
             keys = parse(body, self._algorithms)
+        except TimeoutError:
+            logger.warning("the keys of issuer %r did not come in time", known.issuer)
+            return
         except Exception as error:
             # Not the URL: it may hold a secret. The exception's text is the system's own.
             logger.warning("the keys of issuer %r cannot be had: %s", known.issuer, error)

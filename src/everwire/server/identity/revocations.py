@@ -188,7 +188,8 @@ def apply(node: Node, revocation: Revocation) -> None:
 
 def _candidates(node: Node, revocation: Revocation) -> list[Connection]:
     if revocation.token_id is None and revocation.user is not None:
-        return node.users.connections((revocation.tenant or "", revocation.user))
+        user = (revocation.tenant or "", revocation.user)
+        return node.users.connections(user) + node.users.coming(user)
     return list(node.connections.values())
 
 
