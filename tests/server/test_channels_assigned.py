@@ -26,6 +26,7 @@ from everwire.protocol import messages as m
 from everwire.protocol.channels import OwnChannel, check_channel, quoted
 from everwire.testing import run
 
+from ..contracts.stepped import STEP, SteppedBroker
 from .peer import Peer, serving
 
 
@@ -442,3 +443,56 @@ def test_own_channels_are_declared_once_with_the_user_as_the_one_parameter() -> 
         Everwire().channel("user:{user}", own=True)(handler)
     with pytest.raises(ConfigError, match="user_channel="):
         Everwire().user_channel("ada")
+
+
+def test_who_is_gone_before_it_could_be_subscribed_is_no_defect() -> None:
+    wire = Everwire(user_channel="user:{user}")
+
+    @wire.authenticate
+    async def who(token: str) -> Identity:
+        return Identity(token)
+
+    @wire.channel("slow")
+    async def slow(conn: Connection) -> None:
+        await asyncio.sleep(1)
+
+    async def main() -> None:
+        async with serving(wire) as (network, node):
+            peer = await Peer(network).open()
+            peer.send(m.Auth(1, "ada", subscribe=[m.ChannelRequest("slow")]))
+            await asyncio.sleep(0.5)
+            assert await wire.disconnect("ada") == 1
+            await asyncio.sleep(5)
+            assert node.counters["defects"] == 0
+            assert not node.connections
+
+    run(main)
+
+
+def test_subscribing_a_connection_that_ends_meanwhile_says_so() -> None:
+    wire = application(broker=SteppedBroker())
+    ended: list[type[BaseException]] = []
+
+    async def main() -> None:
+        async with serving(wire) as (network, node):
+            await Peer(network).auth(token="ada")
+            (connection,) = node.connections.values()
+
+            async def subscribe() -> None:
+                try:
+                    await connection.subscribe(f"closed:{step}")
+                except Exception as error:  # noqa: BLE001
+                    ended.append(type(error))
+
+            for step in range(5):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(subscribe())
+                    await asyncio.sleep((step + 0.5) * STEP)
+                    connection.close(CloseCode.GOING_AWAY)
+                assert ended == ([NotSent] if step < 4 else []), f"at step {step}"
+                ended.clear()
+                await Peer(network).auth(token="ada")
+                connection = list(node.connections.values())[-1]
+            assert node.counters["defects"] == 0
+
+    run(main)

@@ -412,6 +412,27 @@ def test_who_leaves_while_being_greeted_as_somebody_else_is_seen_off_once() -> N
     run(main)
 
 
+def test_a_user_who_is_revoked_while_being_greeted_is_not_let_in() -> None:
+    wire = application()
+
+    @wire.on_connect
+    async def came(conn: Connection) -> None:
+        await asyncio.sleep(2)
+
+    async def main() -> None:
+        async with serving(wire) as (network, node):
+            peers = [await Peer(network).open() for _ in range(2)]
+            for peer, token in zip(peers, ("ada", "bob"), strict=True):
+                peer.send(m.Auth(1, token))
+            await asyncio.sleep(1)
+            await wire.revoke(user="ada")
+            assert await peers[0].until_closed() == CloseCode.TOKEN_REFUSED
+            assert isinstance(await peers[1].answer(1), m.Response)
+            assert len(node.connections) == 1
+
+    run(main)
+
+
 def test_on_connect_cannot_ask_a_client_that_was_not_let_in() -> None:
     wire = application()
     failures: list[type[BaseException]] = []

@@ -15,6 +15,7 @@ from ..errors import ConfigError, NotSent, RequestError, request_error
 from ..protocol import messages as m
 from ..protocol.states import ConnectionState, SubscriptionState
 from . import subscribing
+from .recovering import ALIVE
 from .turns import Turn
 
 if TYPE_CHECKING:
@@ -69,7 +70,12 @@ async def begin(
         for name, since in connection.visit.channels.items()
         if name not in connection.subscriptions
     }
-    return await _begin(node, connection, wanted, instead) if wanted else []
+    if not wanted:
+        return []
+    try:
+        return await _begin(node, connection, wanted, instead)
+    except NotSent:  # and nobody is there to be told
+        return []
 
 
 async def _begin(
@@ -80,8 +86,12 @@ async def _begin(
 ) -> list[subscribing.Begun]:
     requests = [m.ChannelRequest(name, since) for name, since in wanted.items()]
     results, begun = await subscribing.subscribe(node, connection, requests, instead, assigned=True)
+    if connection.state not in ALIVE:
+        raise NotSent(f"subscribing to {requests[0].channel!r}: the connection was closed")
     for result in results:
         error = result.error
+        if error is not None and error.code == ErrorCode.CANCELLED:
+            continue  # ended again already, by the application itself
         if error is not None and error.temporary:
             raise request_error(error.code, error.message, temporary=True)
         if error is not None:
