@@ -54,6 +54,11 @@ class _Shown:
         self.partly = False
         """there are more members than are listed"""
 
+    def end(self) -> None:
+        """Nobody watches any more: what was to be told is nobody's."""
+        if self.timer is not None:
+            self.timer.cancel()
+
 
 class Presence:
     """A node's part in presence."""
@@ -138,6 +143,8 @@ class Presence:
         channel = subscription.channel
         shown = self._shown.get(channel)
         if shown is None or not channel.watchers:
+            if shown is not None:
+                shown.end()
             shown = self._shown[channel] = _Shown()
         channel.watchers[connection] = subscription
         members = await self._read(channel, shown)
@@ -221,7 +228,8 @@ class Presence:
 
     def watched(self) -> dict[Channel, int]:
         """The channels that anybody watches, and the version that was told last."""
-        self._shown = {channel: shown for channel, shown in self._shown.items() if channel.watchers}
+        for channel in [channel for channel in self._shown if not channel.watchers]:
+            self._shown.pop(channel).end()
         return {
             channel: shown.version
             for channel, shown in self._shown.items()
