@@ -11,7 +11,9 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+from msgspec.structs import replace
 
 from ..brokers.base import Members, PresenceChange
 from ..hub.registry import Channel, Subscription
@@ -131,6 +133,12 @@ class Presence:
         work = partial(self._show, connection, subscription)
         self._node.chores.add(subscription.channel.key, work)
 
+    @staticmethod
+    def hide(connection: Connection, subscription: Subscription) -> None:
+        """Tell a reader no more of who is present."""
+        subscription.channel.watchers.pop(connection, None)
+        connection.presence_missed.pop(subscription, None)
+
     def show_missed(self, connection: Connection) -> None:
         """Send in full what a reader was not sent while it was too slow."""
         missed, connection.presence_missed = connection.presence_missed, {}
@@ -147,9 +155,14 @@ class Presence:
                 shown.end()
             shown = self._shown[channel] = _Shown()
         channel.watchers[connection] = subscription
+        if connection.paused:
+            _missed(connection, subscription)
+            return
         members = await self._read(channel, shown)
-        if subscription.state in _LIVE:
-            connection.send(_whole(channel, members))
+        if subscription.state in _LIVE and connection in channel.watchers:
+            for payload in _encoded(connection, _whole(channel, members)):
+                connection.send_payload(payload)
+            await asyncio.sleep(0)  # let it be written, and the buffer be measured
 
     async def _read(self, channel: Channel, shown: _Shown) -> Members:
         """Read who is present, and not less than those who watch were told already."""
@@ -248,17 +261,38 @@ def _whole(channel: Channel, members: Members) -> m.Presence:
     return m.Presence(channel.sid, True, list(members.members), [], members.count)
 
 
+def _missed(reader: Connection, subscription: Subscription) -> None:
+    """A reader that is too slow is sent the whole when it can take it."""
+    reader.presence_missed = reader.presence_missed or {}
+    reader.presence_missed[subscription] = None
+
+
+def _encoded(reader: Connection, message: m.Presence) -> list[bytes]:
+    """Encode what is told, in as many messages as it takes for none to be too large."""
+    payload = reader.dialect.encode(message)
+    if not payload:
+        return []
+    joined, left = message.joined, message.left
+    many = max(len(joined), len(left))
+    if many <= 1 or len(payload) <= reader.node.limits.message:
+        return [payload]
+    half = many // 2
+    return [
+        *_encoded(reader, replace(message, joined=joined[:half], left=left[:half])),
+        *_encoded(reader, replace(message, full=False, joined=joined[half:], left=left[half:])),
+    ]
+
+
 def _send(channel: Channel, message: m.Presence) -> None:
     """Send something to all who watch; encoded once for each dialect."""
-    encoded: dict[object, bytes] = {}
-    for reader, subscription in channel.watchers.items():
-        if reader.paused:  # it is sent the whole when it can take it
-            missed = reader.presence_missed = reader.presence_missed or {}  # type: ignore[attr-defined]
-            missed[subscription] = None
+    encoded: dict[object, list[bytes]] = {}
+    for one, subscription in channel.watchers.items():
+        reader = cast("Connection", one)
+        if reader.paused:
+            _missed(reader, subscription)
             continue
-        dialect = reader.wire.dialect
-        payload = encoded.get(dialect)
-        if payload is None:
-            payload = encoded[dialect] = dialect.encode(message)
-        if payload:
-            reader.send_payload(payload)  # type: ignore[attr-defined]
+        payloads = encoded.get(reader.dialect)
+        if payloads is None:
+            payloads = encoded[reader.dialect] = _encoded(reader, message)
+        for payload in payloads:
+            reader.send_payload(payload)

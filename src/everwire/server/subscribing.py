@@ -342,6 +342,8 @@ async def _reauthorise(
                 granted = await node.access.ask(connection, name, rights.get(name))
             if granted.grant.subscribe and granted.key == subscription.channel.key:
                 if filter_of(node, granted) == subscription.filter:
+                    if not granted.grant.presence:
+                        node.presence.hide(connection, subscription)
                     continue
                 # From its own position it is sent what may be new to it.
                 error = RequestError("another filter", code=ErrorCode.UNAVAILABLE, temporary=True)
