@@ -618,8 +618,49 @@ def test_who_shows_a_token_needs_no_page_but_gets_no_cookies_either(kind: str) -
             evil = {"cookie": "sid=ada", "origin": "https://evil.example"}
             assert await browse(network, evil, token="bob") == ("bob", 0)
             assert await browse(network, {}, token="bob") == ("bob", 0)
-            assert await browse(network, evil, credentials={"x": 1}) == ("no session", 4500)
+            assert (await browse(network, evil, credentials={"x": 1}))[1] == 4501, "not looked at"
             assert await browse(network, {}) == ("no session", 4500)
+
+    play(scenario)
+
+
+AMBIENT = {"authorization": "Basic ada", "x-remote-user": "ada", "cookie": "sid=ada"}
+
+
+@pytest.mark.parametrize("brought", [{"token": "x"}, {"credentials": {"x": 1}}])
+def test_a_token_that_nobody_looks_at_opens_nothing_to_a_foreign_page(brought: Any) -> None:
+    wire = Everwire()
+
+    @wire.authenticate
+    async def by_proxy(headers: dict[str, str]) -> Identity:
+        return Identity(headers["x-remote-user"])
+
+    async def scenario() -> None:
+        async with serving(wire) as (network, _):
+            evil = {**AMBIENT, "origin": "https://evil.example"}
+            assert (await browse(network, evil, **brought))[1] == 4501
+            own = {**AMBIENT, "origin": "http://node"}
+            assert await browse(network, own, **brought) == ("ada", 0)
+
+    play(scenario)
+
+
+def test_whatever_a_browser_or_a_proxy_adds_is_not_a_foreign_page_s_to_use() -> None:
+    wire = Everwire()
+    seen: list[dict[str, str]] = []
+
+    @wire.authenticate
+    async def by_token_or_proxy(headers: dict[str, str], token: str | None = None) -> Identity:
+        seen.append(headers)
+        return Identity(headers.get("x-remote-user") or token or "")
+
+    async def scenario() -> None:
+        async with serving(wire) as (network, _):
+            evil = {**AMBIENT, "origin": "https://evil.example", "user-agent": "a browser"}
+            assert await browse(network, evil, token="eve") == ("eve", 0)
+            assert seen[-1].keys() == {"host", "origin", "user-agent", "sec-websocket-protocol"}
+            program = {name: text for name, text in AMBIENT.items() if name != "cookie"}
+            assert await browse(network, program, token="eve") == ("ada", 0)
 
     play(scenario)
 

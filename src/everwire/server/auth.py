@@ -14,7 +14,7 @@ from . import assigning, subscribing
 from .connection import public_id
 from .handlers import call_flexibly, checked
 from .identity.cookies import read_cookies
-from .identity.origins import may_use_cookies
+from .identity.origins import NOT_WHO, may_use_cookies
 from .turns import Turn
 from .visits import greet, hold_back, let_through
 
@@ -100,14 +100,11 @@ async def _identify(node: Node, connection: Connection, message: m.Auth) -> Iden
         session = own_page and "cookie" in headers and "cookies" in node.authenticate_takes
         if node.app.allow_anonymous and not session:
             return node.anonymous
-        if not own_page:
-            _check_page(node, headers)
-    if token is None and "token" in node.authenticate_needs:
-        raise Unauthorized("a token is needed")
-    if token is not None and len(token) > node.limits.token:
-        raise Unauthorized(f"a token may have {node.limits.token} characters")
+    if not own_page and not _shows_something(node, token, message.credentials):
+        _check_page(node, headers)
+    _check_token(node, token)
     if not own_page:
-        headers.pop("cookie", None)
+        headers = _without_who(headers)
     offered = {
         "token": token,
         "credentials": message.credentials,
@@ -134,6 +131,30 @@ def _headers(connection: Connection) -> tuple[dict[str, str], bool]:
         return {}, False
     headers = dict(handshake.headers)
     return headers, may_use_cookies(headers, handshake.origins, secure=handshake.secure)
+
+
+def _without_who(headers: dict[str, str]) -> dict[str, str]:
+    """What a page of others may be told by of its browser; a program says what it wants."""
+    if "origin" in headers:
+        return {name: text for name, text in headers.items() if name in NOT_WHO}
+    headers.pop("cookie", None)
+    return headers
+
+
+def _shows_something(node: Node, token: str | None, credentials: object) -> bool:
+    """Whether the function is told of what no browser sends by itself."""
+    takes = node.authenticate_takes
+    return (token is not None and "token" in takes) or (
+        credentials is not None and "credentials" in takes
+    )
+
+
+def _check_token(node: Node, token: str | None) -> None:
+    """Refuse what nobody need look at."""
+    if token is None and "token" in node.authenticate_needs:
+        raise Unauthorized("a token is needed")
+    if token is not None and len(token) > node.limits.token:
+        raise Unauthorized(f"a token may have {node.limits.token} characters")
 
 
 def _check_page(node: Node, headers: dict[str, str]) -> None:

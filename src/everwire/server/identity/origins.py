@@ -16,6 +16,16 @@ _ORIGIN = re.compile(
     r"(?!wss?:)([A-Za-z][A-Za-z0-9+.\-]*)://([^\s/?#@*:\[\]]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?"
 )
 
+NOT_WHO = frozenset(
+    {
+        "accept-language", "forwarded", "host", "origin", "sec-websocket-protocol", "traceparent",
+        "user-agent", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
+    }
+)  # fmt: skip
+"""headers that say nothing of who somebody is. Of others nobody knows: browsers send signs of an
+earlier sign-in along for any page (``Cookie``, ``Authorization``, a certificate), and a proxy may
+have put a name in their place"""
+
 
 def is_loopback(host: str) -> bool:
     """Tell whether only this machine can reach a host."""
