@@ -9,6 +9,7 @@ import pytest
 from everwire import ClientLimits, Connection, Everwire, Forbidden, Grant, Identity, Position
 from everwire.client import Message
 
+from .pool_world import addresses
 from .world import FAST, data_of, node_world, play, quiet, take, until
 
 
@@ -62,6 +63,55 @@ def test_a_client_follows_what_it_is_given_over_drops_and_misses_nothing() -> No
                     # who has a channel already is not told of it again
                     assert sorted(told) == ["given:news", "own:ada"]
             assert world.node.counters["gaps"] == 0
+
+    play(scenario)
+
+
+def test_whoever_listens_late_is_told_what_was_given_before_once_and_not_what_it_has() -> None:
+    async def scenario() -> None:
+        async with node_world(declare) as world:
+            told: list[str] = []
+            async with world.client(token="ada", limits=FAST) as client:
+                await asyncio.sleep(1)
+                async with client.subscribe("own:ada"):
+                    client.on_subscribed = lambda channel, start: told.append(channel)
+                    assert told == ["given:news"]
+                    client.on_subscribed = lambda channel, start: told.append(channel)
+                    assert told == ["given:news"]
+
+    play(scenario)
+
+
+def test_whoever_listens_late_is_not_told_of_what_an_earlier_connection_was_given() -> None:
+    async def scenario() -> None:
+        def once(wire: Everwire) -> None:
+            declare(wire)
+
+            @wire.command
+            async def join(conn: Connection) -> None:
+                await conn.subscribe("given:once")
+
+        async with node_world(once) as world:
+            told: list[str] = []
+            async with world.client(token="ada", limits=FAST) as client:
+                await client.command("join")
+                client.drop()
+                await until(lambda: client.stats.reconnects == 1)
+                await asyncio.sleep(1)
+                client.on_subscribed = lambda channel, start: told.append(channel)
+                assert sorted(told) == ["given:news", "own:ada"]
+
+    play(scenario)
+
+
+def test_whoever_listens_late_to_a_pool_is_told_of_each_channel_that_it_has_not() -> None:
+    async def scenario() -> None:
+        async with addresses(2, declare) as world, world.pool(token="ada", min_ready=2) as pool:
+            told: list[str] = []
+            await asyncio.sleep(1)
+            async with pool.subscribe("own:ada"):
+                pool.on_subscribed = lambda channel, start: told.append(channel)
+                assert told == ["given:news"]
 
     play(scenario)
 

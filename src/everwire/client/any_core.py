@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..limits import ClientLimits
-from ..protocol.messages import Position
 from ..protocol.states import ConnectionState
+from .assigned import Assigned
 from .entry import Ack
 from .home import Home
 from .link import Link
@@ -80,7 +80,6 @@ class AnyCore(Protocol):
 
     on_state: Callable[[ConnectionState], None] | None
     on_event: Callable[[str, Any], None] | None
-    on_subscribed: Callable[[str, Position], None] | None
 
     @property
     def limits(self) -> ClientLimits: ...
@@ -94,6 +93,8 @@ class AnyCore(Protocol):
     def calls(self) -> AnyCalls: ...
     @property
     def subscriptions(self) -> Home: ...
+    @property
+    def assigned(self) -> Assigned: ...
     @property
     def state(self) -> ConnectionState: ...
     @property

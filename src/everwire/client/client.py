@@ -121,14 +121,16 @@ class Client(Caller, Channels, Publishing):
     def on_subscribed(self) -> Callable[[str, Position], None] | None:
         """Is called with a channel to which the server subscribed us, and where that begins.
 
+        Set at any time: it is called at once for what the server gave before, on this
+        connection, and the application has not subscribed to.
         Its messages are ignored until the application subscribes; with ``since=`` that
         position none is missing. On each connection the server may do so again.
         """
-        return self._core.on_subscribed
+        return self._core.assigned.function
 
     @on_subscribed.setter
     def on_subscribed(self, function: Callable[[str, Position], None] | None) -> None:
-        self._core.on_subscribed = function
+        self._core.assigned.function = function
 
     @property
     def on_record(self) -> Callable[[Record], None] | None:

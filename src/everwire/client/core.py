@@ -23,8 +23,8 @@ from ..limits import ClientLimits
 from ..net.tasks import TaskOwner
 from ..net.transport import Network, public_url
 from ..protocol import messages as m
-from ..protocol.messages import Position
 from ..protocol.states import ConnectionState
+from .assigned import Assigned
 from .forks import Origin
 from .handlers import Answering, Handlers
 from .hooks import call_hook
@@ -52,7 +52,6 @@ class Core:
     Attributes:
         on_state: see :class:`.client.Client`.
         on_event: see :class:`.client.Client`.
-        on_subscribed: see :class:`.client.Client`.
         on_failure: is called when an attempt to connect came to nothing.
         on_end: is called when the client ends for good, before anything is given up for it;
             what is taken away from it then, lives on elsewhere.
@@ -74,7 +73,6 @@ class Core:
     ) -> None:
         self.on_state: Callable[[ConnectionState], None] | None = None
         self.on_event: Callable[[str, Any], None] | None = None
-        self.on_subscribed: Callable[[str, Position], None] | None = None
         self.on_failure: Callable[[Exception], None] | None = None
         self.on_end: Callable[[Exception], None] | None = None
         self.origin = Origin("client")
@@ -94,6 +92,7 @@ class Core:
         self.streams = Streams(limits)
         self.answering = Answering(client, handlers, limits)
         self.subscriptions = Reconciler(target.dialect, limits, self.counters, random=random)
+        self.assigned = Assigned(self.subscriptions)
         self.session = Session(
             target,
             limits,
@@ -300,8 +299,7 @@ class Core:
             return
         match message:
             case m.Subscribed():
-                start = Position(message.epoch, message.offset, message.id)
-                call_hook(self.on_subscribed, message.channel, start)
+                self.assigned.take(message)
             case m.Event():
                 call_hook(self.on_event, message.name, message.data)
                 self.answering.event(link, message)
@@ -348,6 +346,7 @@ class Core:
 
     def session_lost(self, link: Link, error: ConnectionClosed) -> None:
         self._ready_link = None
+        self.assigned.lost()
         self.subscriptions.lost()
         self.publisher.lost()
         self.calls.lost(error)

@@ -8,8 +8,8 @@ from random import Random
 from typing import Any
 
 from ..limits import ClientLimits
-from ..protocol.messages import Position
 from ..protocol.states import ConnectionState as State
+from .assigned import Assigned
 from .core import Core
 from .hooks import call_hook
 from .link import Link
@@ -59,7 +59,6 @@ class PoolCore(PoolLife[Core]):
             timeout=timeout,
         )
         self.on_event: Callable[[str, Any], None] | None = None
-        self.on_subscribed: Callable[[str, Position], None] | None = None
         self.limits = limits
         self.publisher = PoolPublisher(self.members)
         self.calls = PoolCalls(self.members, limits)
@@ -71,13 +70,14 @@ class PoolCore(PoolLife[Core]):
             positions=cores[0].subscriptions.shared.positions,
             random=random,
         )
+        self.assigned = Assigned(self.subscriptions)
         for member in self.members:
             core = member.connection
             core.on_state = partial(self.changed, member)
             core.on_failure = partial(self.failed, member)
             core.on_end = partial(self.ended, member)
             core.on_event = self._event
-            core.on_subscribed = self._subscribed
+            core.assigned.function = self.assigned.tell
             core.counters.on_record = self._record
 
     async def _open_member(self, member: Member[Core]) -> None:
@@ -102,9 +102,6 @@ class PoolCore(PoolLife[Core]):
 
     def _record(self, record: Record) -> None:
         call_hook(self.counters.on_record, record)
-
-    def _subscribed(self, channel: str, start: Position) -> None:
-        call_hook(self.on_subscribed, channel, start)
 
     def _calls_close(self, member: Member[Core]) -> bool:
         return member.connection.answering.calling
@@ -172,6 +169,7 @@ class KeyedCore:
         self.limits = core.limits
         self.acknowledges = core.acknowledges
         self.subscriptions = core.subscriptions
+        self.assigned = core.assigned
         self.counters = core.counters
         self.publisher = PoolPublisher(core.members, key)
         self.calls = PoolCalls(core.members, core.limits, key)
@@ -197,15 +195,6 @@ class KeyedCore:
     @on_event.setter
     def on_event(self, function: Callable[[str, Any], None] | None) -> None:
         self._core.on_event = function
-
-    @property
-    def on_subscribed(self) -> Callable[[str, Position], None] | None:
-        """The pool's."""
-        return self._core.on_subscribed
-
-    @on_subscribed.setter
-    def on_subscribed(self, function: Callable[[str, Position], None] | None) -> None:
-        self._core.on_subscribed = function
 
     @property
     def state(self) -> State:

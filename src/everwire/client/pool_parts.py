@@ -172,6 +172,9 @@ class PoolSubscriptions:
     def __len__(self) -> int:
         return len(self._wanted)
 
+    def __iter__(self) -> Iterator[Feed]:
+        return iter(list(self._wanted.values()))
+
     def want(self, feed: Feed) -> None:
         """See :class:`.home.Home`."""
         if feed.channel in self._wanted:

@@ -92,6 +92,8 @@ class Client(Caller, Channels, Publishing):
     def on_subscribed(self) -> Callable[[str, Position], None] | None:
         """Is called with a channel to which the server subscribed us, and where that begins.
 
+        Set at any time: it is called at once for what the server gave before, on this
+        connection, and the application has not subscribed to.
         Its messages are ignored until the application subscribes; with ``since=`` that
         position none is missing. On each connection the server may do so again.
         """
