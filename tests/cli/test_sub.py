@@ -302,3 +302,44 @@ def test_a_server_that_refuses_ends_it_with_one_line(
     child = everwire("sub", served.url, "no-such-channel")
     assert child.wait() == 1
     assert "no-such-channel" in child.err[-1]
+
+
+def test_a_channel_that_wants_a_token_of_its_own_is_shown_it(
+    serve: Start, everwire: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(
+        "from everwire import JWT, Everwire\n"
+        "jwt = JWT('s' * 64, algorithms=['HS256'])\n"
+        "wire = Everwire(channel_tokens=jwt)\n"
+        "wire.authenticate(jwt)\n"
+        "wire.channel('private:{id}', token=True, latest=True)\n"
+    )
+    served = serve("serve", "app:wire", cwd=tmp_path)
+
+    def token(*args: str) -> str:
+        child = everwire("token", "ada", *args, env={"EVERWIRE_SECRET": "s" * 64})
+        assert child.wait() == 0, child
+        return str(child.out[0])
+
+    own, seven = token(), token("--channel", "private:7", "--claim", "publish=true")
+
+    async def say() -> None:
+        async with (
+            connect(served.url, token=own) as client,
+            client.subscribe("private:7", token=seven),
+        ):
+            await client.publish("private:7", "psst")
+
+    asyncio.run(say())
+    for shown in (seven, f"private:7={seven}"):
+        child = everwire(
+            "sub", served.url, "private:7", "--token", own, "--channel-token", shown, "--count", "1"
+        )
+        assert child.wait() == 0, child
+        assert json.loads(child.out[0])["data"] == "psst"
+    child = everwire("sub", served.url, "private:7", "--token", own)
+    assert child.wait() == 1
+    assert "needs a token of its own" in child.err[-1]
+    child = everwire("sub", served.url, "a", "b", "--channel-token", seven)
+    assert child.wait() == 2
+    assert "CHANNEL=TOKEN" in child.err[-1]

@@ -53,13 +53,14 @@ def _count(name: str, default: int | None, least: int, text: str) -> Callable[[F
 
 
 @click.command(
+    short_help="Load a server; report rates, latencies, losses.",
     epilog="Examples:\n\n"
     "\b\n"
     "  everwire bench ws://127.0.0.1:8000/ws\n"
     "  everwire bench ws://127.0.0.1:8000/ws --connections 1000 --rate 50 --json run.json\n"
     "  everwire bench ws://127.0.0.1:8000/ws --rate 0 --window 64 --channels 100\n"
     "  everwire bench ws://127.0.0.1:8000/ws --channel chat:bench --publishers 10\n"
-    "  everwire bench ws://127.0.0.1:8000/ws --connections 5000 --publishers 0   # connect only\n"
+    "  everwire bench ws://127.0.0.1:8000/ws --connections 5000 --publishers 0   # connect only\n",
 )
 @click.argument("url")
 @_count("--connections", 100, 0, "Subscribers, spread evenly over the channels.")

@@ -22,11 +22,12 @@ Parse = Callable[[bytes], Any]
 
 
 @click.command(
+    short_help="Publish DATA, or each line of stdin, to CHANNEL.",
     epilog="Examples:\n\n"
     "\b\n"
     '  everwire pub ws://127.0.0.1:8000/ws chat:lobby \'{"text": "hello"}\'\n'
     "  seq 10000 | everwire pub ws://127.0.0.1:8000/ws numbers\n"
-    "  tail -f access.log | everwire pub ws://127.0.0.1:8000/ws log --text\n"
+    "  tail -f access.log | everwire pub ws://127.0.0.1:8000/ws log --text\n",
 )
 @click.argument("url")
 @click.argument("channel")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from ..client import Client, Gap, Message
+from ..client import Gap, Message, Subscription
 from ..protocol.messages import Position
 from .linking import LinkOptions, client_options, link_to
 from .output import Output, PositionFile, Positions
@@ -17,11 +17,12 @@ from .running import Failed, Interrupt, run, signals
 
 
 @click.command(
+    short_help="Print the messages of CHANNELs, as they come.",
     epilog="Examples:\n\n"
     "\b\n"
     "  everwire sub ws://127.0.0.1:8000/ws chat:lobby chat:staff\n"
     "  everwire sub ws://127.0.0.1:8000/ws chat:lobby --position lobby.json >> lobby.log\n"
-    "  everwire sub ws://127.0.0.1:8000/ws chat:lobby --count 1 | jq .data\n"
+    "  everwire sub ws://127.0.0.1:8000/ws chat:lobby --count 1 | jq .data\n",
 )
 @click.argument("url")
 @click.argument("channels", metavar="CHANNEL...", nargs=-1, required=True)
@@ -40,6 +41,14 @@ from .running import Failed, Interrupt, run, signals
     help="Begin after a line that sub printed before (or any JSON object with channel, "
     "epoch, offset and id). For several channels: several times.",
 )
+@click.option(
+    "--channel-token",
+    "channel_tokens",
+    multiple=True,
+    metavar="[CHANNEL=]TOKEN",
+    help="The token of a CHANNEL that wants one of its own, as everwire token --channel signs "
+    "it. CHANNEL= may be left out if there is only one.",
+)
 @click.option("--count", type=click.IntRange(1), help="Stop after this many messages.")
 @client_options
 def sub(
@@ -47,6 +56,7 @@ def sub(
     channels: tuple[str, ...],
     path: Path | None,
     since: tuple[str, ...],
+    channel_tokens: tuple[str, ...],
     count: int | None,
     link: LinkOptions,
 ) -> None:
@@ -66,7 +76,22 @@ def sub(
     file = PositionFile(path) if path else None
     positions = dict(file.positions) if file else {}
     positions |= _parse_since(since, channels)
-    run(_sub(url, channels, file, positions, count, link))
+    tokens = _parse_tokens(channel_tokens, channels)
+    run(_sub(url, channels, file, positions, tokens, count, link))
+
+
+def _parse_tokens(values: tuple[str, ...], channels: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for value in values:
+        channel, _, token = value.rpartition("=")
+        if not channel and len(channels) == 1:
+            channel = channels[0]
+        if channel not in channels:
+            raise click.BadParameter(
+                "write CHANNEL=TOKEN, with one of the CHANNELs", param_hint="--channel-token"
+            )
+        found[channel] = token
+    return found
 
 
 def _parse_since(lines: tuple[str, ...], channels: tuple[str, ...]) -> Positions:
@@ -92,6 +117,7 @@ async def _sub(
     channels: tuple[str, ...],
     file: PositionFile | None,
     positions: Positions,
+    tokens: dict[str, str],
     count: int | None,
     link: LinkOptions,
 ) -> None:
@@ -111,8 +137,10 @@ async def _sub(
             async with link_to(url, link) as client:
                 async with asyncio.TaskGroup() as group:
                     for channel in dict.fromkeys(channels):
-                        since = positions.get(channel)
-                        group.create_task(printer.follow(client, channel, since))
+                        items = client.subscribe(
+                            channel, since=positions.get(channel), token=tokens.get(channel)
+                        )
+                        group.create_task(printer.follow(items, channel))
 
         try:
             await interrupt.run(work())
@@ -130,9 +158,9 @@ class _Printer:
         self._left = count
         self._done = done
 
-    async def follow(self, client: Client, channel: str, since: Position | None) -> None:
+    async def follow(self, subscription: Subscription, channel: str) -> None:
         """Print a channel. Cancelling stops between two lines."""
-        async with client.subscribe(channel, since=since) as items:
+        async with subscription as items:
             # Whoever stops before the first message goes on from here, and misses nothing.
             self._output.reached(channel, items.position)
             async for item in items:

@@ -31,14 +31,19 @@ def _claim(text: str) -> tuple[str, Any]:
 
 
 @click.command(
+    short_help="Sign a token for USER.",
     epilog="Examples:\n\n"
     "\b\n"
     "  everwire token ada --secret-file jwt.secret\n"
     "  everwire token ada --channel private:7 --claim publish=true --expires-in 60\n"
-    "  everwire sub ws://127.0.0.1:8000/ws chat:lobby --token $(everwire token ada)\n"
+    "  everwire sub ws://127.0.0.1:8000/ws chat:lobby --token $(everwire token ada)\n",
 )
 @click.argument("user")
-@click.option("--channel", help="Make it the token of this channel.")
+@click.option(
+    "--channel",
+    help="Make it the token of this channel, as sub --channel-token takes it: beside that of "
+    "the connection, not instead of it.",
+)
 @click.option(
     "--expires-in",
     type=click.FloatRange(0, min_open=True),
@@ -46,7 +51,13 @@ def _claim(text: str) -> tuple[str, Any]:
     show_default=True,
     help="Seconds that it is good for.",
 )
-@click.option("--claim", "claims", multiple=True, help="One more claim, NAME=VALUE; JSON or text.")
+@click.option(
+    "--claim",
+    "claims",
+    multiple=True,
+    help="One more claim, NAME=VALUE; JSON or text. A server that wants an issuer and an audience "
+    "wants iss=… and aud=….",
+)
 @click.option("--algorithm", type=click.Choice(tuple(SECRETS)), default="HS256", show_default=True)
 @click.option(
     "--secret-file",

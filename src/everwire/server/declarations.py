@@ -278,8 +278,10 @@ class Declarations(Callables):
         if any(one.pattern.text == pattern for one in self.handlers.filters):
             raise ConfigError(f"on_publish is declared twice for {pattern!r}")
 
+        parsed = ChannelPattern(pattern)
+
         def declare(function: F) -> F:
-            self.handlers.filters.append(Filter(ChannelPattern(pattern), function))
+            self.handlers.filters.append(Filter(parsed, function))
             return function
 
         return declare
