@@ -13,7 +13,8 @@ from everwire.errors import ConnectionClosed, DeliveryUnknown, EverwireError, No
 from everwire.protocol import messages as m
 
 from ..server.peer import Peer
-from .world import URL, World, position_of
+from .weather import position_of
+from .world import URL, World
 
 LIMITS = ClientLimits(
     first_retry=0.5, backoff_base=0.5, backoff_cap=4.0, stable_after=5.0, queue_messages=6,

@@ -216,11 +216,17 @@ def check_message_is_what_was_stored(
     assert (told["publisher"] or None) == (model.users.get(entry.data[0]) or None)
 
 
-def check_start_is_the_last_message(log: Log, at: Position, asked: int, now: int) -> None:
-    """Without a position a subscription begins behind the last message."""
-    first, last = log.top(asked), log.top(now)
-    assert first <= at[1] <= last, f"it begins at {at}, the last message was {first} to {last}"
-    assert at == log.position(at[1])
+def check_start_is_the_last_message(log: Log, at: Position, asked: Step, step: Step) -> None:
+    """Without a position a subscription begins behind the last message.
+
+    Of a channel of the latest value it begins before it, as long as that is held.
+    """
+    first, last = log.top(asked.number), log.top(step.number)
+    if log.kept.latest:
+        first = log.oldest(asked.number, asked.now - GRAIN) - 1
+        last = log.oldest(step.number, step.now + GRAIN) - 1
+    assert first <= at[1] <= last, f"it begins at {at}, and not at {first} to {last}"
+    assert at == log.position(at[1]) or (log.kept.latest and log.knows(at))
 
 
 def check_answers_a_request(request: Step | None, step: Step) -> None:

@@ -233,7 +233,8 @@ class Model:
             reading.at = reading.at or reading.since
         elif reading.at is None:
             log = self.learn(reading.channel, step.position[0])
-            checks.check_start_is_the_last_message(log, step.position, reading.step, step.number)
+            asked = self.steps[reading.step]
+            checks.check_start_is_the_last_message(log, step.position, asked, step)
             reading.at = step.position
 
     def _handed(self, step: Step) -> None:

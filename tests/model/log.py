@@ -17,13 +17,15 @@ GRAIN = 1e-6  # seconds by which the clocks of a test may differ
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What is kept of a channel: messages, seconds, bytes; and ids, for how long."""
+    """What is kept of a channel: messages, seconds, bytes; and ids, for how long and how many."""
 
     history: int
     ttl: float
     size: int
     window: float
     most_ids: int
+    latest: bool = False
+    """whoever subscribes is sent the last message first"""
 
 
 @dataclass(frozen=True, slots=True)

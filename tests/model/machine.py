@@ -21,7 +21,7 @@ USERS = {"ann": "ann", "ann-2": "ann", "bob": "bob", "cyd": "cyd", "raw": "raw",
 WHO = st.sampled_from(["ann", "ann-2", "bob", "cyd"])
 CHANNEL = st.runner().flatmap(lambda machine: st.sampled_from(machine.channels))
 # What differs in nothing but what becomes of a slow reader is one of them, now and then.
-OFTEN = [*CHANNELS, "log", "short", "brief", "narrow", "guarded"]
+OFTEN = [*CHANNELS, "log", "short", "brief", "narrow", "guarded", "value"]
 CALM = 400.0  # seconds within which everything has come to rest, once nothing fails
 
 

@@ -47,7 +47,7 @@ MUTANTS = [
     ("the gap is where it was asked", "server/recovering.py", "            start.offset,\n            start.id,", "            asked.offset,\n            start.id,"),
     ("from is off by one", "server/recovering.py", "asked.offset if asked", "asked.offset + 1 if asked"),
     ("held is forgotten", "server/publishing.py", "        if message.run <= failed:\n", "        if message.run < failed:\n"),
-    ("held for good", "server/publishing.py", "        del failed_runs[message.channel]\n", "        pass\n"),
+    ("held for one run more", "server/publishing.py", "        if message.run <= failed:\n", "        if message.run <= failed + 1:\n"),
     ("a failure holds nothing", "server/publishing.py", "    if error.temporary or error.outcome == \"unknown\":\n", "    if False:\n"),
     ("one that waits is overtaken", "server/publishing.py", "waiting = publishing.waiting.get(message.channel) if publishing is not None else None", "waiting = None"),
     ("sids are used again", "hub/hub.py", "Channel(key, name, next(self._sids), options)", "Channel(key, name, 1 + len(self.channels) // 2, options)"),

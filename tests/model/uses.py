@@ -14,7 +14,7 @@ from everwire.protocol import messages as m
 
 from .actors import Raw
 from .machine import CHANNEL, WHO, Machine
-from .world import position_of
+from .weather import position_of
 
 RAW = st.sampled_from(["raw", "raw-2", "nobody", "nobody-2"])
 SIZE = st.sampled_from([0, 0, 700, 3_000])

@@ -192,7 +192,7 @@ class Wire:
             sub = Sub(channel, result["sid"], at, request.number)
             asked = one["position"]
             if asked is None:
-                checks.check_start_is_the_last_message(log, at, request.number, step.number)
+                checks.check_start_is_the_last_message(log, at, request, step)
             elif result["recovered"]:
                 checks.check_recovered_starts_where_it_was_asked(asked, at)
                 checks.check_recovered_is_true_only_if_everything_follows(

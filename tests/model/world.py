@@ -1,29 +1,19 @@
 """What the machine drives: a real node, its broker and the network, in virtual time.
 
 Everything that happens is noted for the model: each message on each link, whatever the
-broker is given and answers. The spies change nothing; the broker fails when it is told to.
+broker is given and answers (:mod:`.weather`). The spies change nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
 from functools import partial
-from itertools import count
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 
 from everwire import Connection, Everwire, Forbidden, Grant, Identity, Unauthorized
-from everwire.brokers.base import (
-    Completion,
-    Publication,
-    Published,
-    PublishOutcome,
-)
-from everwire.brokers.memory import MemoryBroker
-from everwire.errors import BrokerUnavailable, RequestError
-from everwire.limits import Limits
+from everwire.brokers.base import Overflow
 from everwire.net.transport import Handshake, Receiver, Transport
 from everwire.protocol import messages as m
 from everwire.protocol.data import unpack_data
@@ -32,135 +22,37 @@ from everwire.server.node import Node
 from everwire.testing import Direction, Link, Listener, Network, VirtualLoop
 from everwire.testing.clock import EPOCH
 
-from ..server.nodes import Severable
 from . import checks_calls
 from .contract import Model
-from .log import Kept, Position
+from .log import Kept
+from .weather import LIMITS, SpiedBroker, Weather, position_of
 
-T = TypeVar("T")
 URL = "ws://node/ws"
-LIMITS = Limits(
-    message=8 * 1024,
-    inflight=8,
-    write_high=8 * 1024,
-    write_low=1024,
-    page=3,
-    dedupe_window=120.0,
-    dedupe_max=40,
-    ping_interval=5.0,
-    ping_grace=5.0,
-    probe=2.0,
-    overflow_messages=5,
-)
-CHANNELS: dict[str, tuple[int, float, int, str | None]] = {
-    # history, its seconds, its bytes, and what becomes of it for a slow reader
-    "log": (1000, 300.0, 1_000_000, None),
-    "short": (4, 60.0, 1_000_000, None),
-    "brief": (1000, 5.0, 1_000_000, None),
-    "narrow": (1000, 300.0, 2_000, None),
-    "guarded": (1000, 300.0, 1_000_000, None),
-    "none": (0, 60.0, 1_000_000, None),
-    "newest": (0, 60.0, 1_000_000, "drop_newest"),
-    "latest": (0, 60.0, 1_000_000, "conflate"),
-    "strict": (0, 60.0, 1_000_000, "disconnect"),
+
+
+class Declared(NamedTuple):
+    """A channel's history, its seconds and bytes; and what becomes of it for a slow reader."""
+
+    history: int = 1000
+    ttl: float = 300.0
+    size: int = 1_000_000
+    overflow: Overflow | None = None
+    latest: bool = False
+
+
+CHANNELS = {
+    "log": Declared(),
+    "short": Declared(history=4, ttl=60.0),
+    "brief": Declared(ttl=5.0),
+    "narrow": Declared(size=2_000),
+    "guarded": Declared(),
+    "value": Declared(history=1, ttl=60.0, latest=True),
+    "none": Declared(history=0),
+    "newest": Declared(history=0, overflow="drop_newest"),
+    "conflated": Declared(history=0, overflow="conflate"),
+    "strict": Declared(history=0, overflow="disconnect"),
 }
 MOST_UNSENT = 8 * 1024 + 64 * 1024  # the write limit, and what one turn of the loop may bring
-
-
-def position_of(position: m.Position | None) -> Position | None:
-    return None if position is None else (position.epoch, position.offset, position.id)
-
-
-class Weather:
-    """How the broker is.
-
-    Attributes:
-        faults: what becomes of the next publishes: ``refused`` (not stored), ``lost``
-            (perhaps stored: it is not) or ``unknown`` (perhaps stored: it is).
-        down: nothing is answered but that it cannot be reached.
-        stalled: what came while the broker was stalled, None while it is not.
-    """
-
-    def __init__(self) -> None:
-        self.faults: list[str] = []
-        self.down = False
-        self.stalled: list[tuple[SpiedBroker, Publication, Completion]] | None = None
-
-    def release(self, stored: int, told: int) -> None:
-        """Go on after a stall: of what came, some were stored, and some of these are told so."""
-        waiting, self.stalled = self.stalled or [], None
-        for n, (broker, publication, done) in enumerate(waiting):
-            outcome = broker.store(publication) if n < stored else None
-            if broker.severed:
-                continue
-            if outcome is None or n >= told:
-                outcome = broker.fail(publication, "unknown")
-            done(outcome)
-
-
-class SpiedBroker(Severable):
-    """The memory broker: it notes what it is given, and fails as the weather is."""
-
-    def __init__(self, world: World, life: int, beside: SpiedBroker | None) -> None:
-        epochs = count(1)
-        super().__init__(
-            LIMITS,
-            wall=world.loop.wall,
-            new_epoch=lambda: f"{life}.{next(epochs)}",
-            beside=beside,
-        )
-        self._world = world
-        self._life = life
-
-    def publish(  # type: ignore[override]
-        self, publication: Publication, done: Completion
-    ) -> PublishOutcome | None:
-        weather = self._world.weather
-        self._note("offered", publication)
-        if weather.down or self.severed:
-            return self.fail(publication, "none")
-        if weather.stalled is not None:
-            weather.stalled.append((self, publication, done))
-            return None
-        if not weather.faults:
-            return self.store(publication)
-        fault = weather.faults.pop(0)
-        if fault == "unknown":
-            self.store(publication)
-        return self.fail(publication, "none" if fault == "refused" else "unknown")
-
-    def store(self, publication: Publication) -> PublishOutcome:
-        outcome = MemoryBroker.publish(self, publication, lambda _: None)
-        if isinstance(outcome, Published):
-            at, duplicate = position_of(outcome.position), outcome.duplicate
-            self._note("stored", publication, position=at, duplicate=duplicate, refused=0)
-        elif isinstance(outcome, RequestError):
-            self._note("stored", publication, refused=outcome.code)
-            self._note("failed", publication)
-        return outcome
-
-    def fail(self, publication: Publication, outcome: Any) -> BrokerUnavailable:
-        self._note("failed", publication)
-        return BrokerUnavailable("as the test says", outcome=outcome)
-
-    def _note(self, kind: str, publication: Publication, **about: Any) -> None:
-        about.setdefault("id", publication.id or (about.get("position") or ("", 0, ""))[2])
-        self._world.note(
-            kind,
-            channel=publication.channel,
-            data=unpack_data(publication.payload),
-            size=len(publication.payload),
-            life=self._life,
-            **about,
-        )
-
-    async def _through(self, call: Awaitable[T]) -> T:
-        if not (self._world.weather.down or self.severed):
-            return await call
-        assert isinstance(call, Coroutine)
-        call.close()
-        await asyncio.sleep(0)
-        raise BrokerUnavailable("as the test says")
 
 
 class World:
@@ -174,8 +66,10 @@ class World:
     def __init__(self, loop: VirtualLoop, users: dict[str, str]) -> None:
         self.loop = loop
         kept = {
-            name: Kept(most, ttl, size, LIMITS.dedupe_window, LIMITS.dedupe_max)
-            for name, (most, ttl, size, _) in CHANNELS.items()
+            name: Kept(
+                one.history, one.ttl, one.size, LIMITS.dedupe_window, LIMITS.dedupe_max, one.latest
+            )
+            for name, one in CHANNELS.items()
         }
         self.model = Model(kept, users)
         self.network = Network(latency=0.01, window=2 * 1024, trace_limit=0)
@@ -345,12 +239,13 @@ def declare(wire: Everwire, world: World, life: int) -> None:
         return Identity(user, expires=float(expires) if expires else None)
 
     def options(name: str) -> dict[str, Any]:
-        most, ttl, size, overflow = CHANNELS[name]
+        one = CHANNELS[name]
         return {
-            "history": most,
-            "history_ttl": ttl,
-            "history_bytes": size,
-            "on_overflow": overflow,
+            "history": None if one.latest else one.history,
+            "history_ttl": one.ttl,
+            "history_bytes": one.size,
+            "on_overflow": one.overflow,
+            "latest": one.latest,
             "presence": True,
         }
 
