@@ -89,6 +89,11 @@ class Faults(Machine):
     def broker_goes_on(self, stored: int, told: int) -> None:
         self.call(self.world.weather.release, stored, min(told, stored))
 
+    @rule()
+    def broker_forgets(self) -> None:
+        """As one that was emptied, or restarted behind the back of its nodes."""
+        self.call(self.world.forget)
+
     # ---- nodes --------------------------------------------------------------------------
 
     @rule(forget=st.booleans())

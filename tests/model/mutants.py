@@ -60,7 +60,6 @@ MUTANTS = [
     ("messages without an id collide", "brokers/memory.py", 'message_id = f"{stream.epoch[:8]}-{offset}"', 'message_id = f"{stream.epoch[:8]}-{offset // 2}"'),
     ("client: a gap is swallowed", "client/feed.py", "        self._gap(notice.reason, at, notice.from_)\n", "        self.tail = at\n"),
     ("client: duplicates are handed on", "client/feed.py", "        if where is Place.NEXT:\n", "        if where is not Place.HOLE:\n"),
-    ("client: holes are handed on", "client/feed.py", "        if where is Place.NEXT:\n", "        if where is not Place.DUPLICATE:\n"),
     ("client: the run stays the same", "client/outbox.py", "                lane.run += 1\n            lane.in_flight = 0", "                pass\n            lane.in_flight = 0"),
     ("client: after a drop only what was not sent", "client/outbox.py", "        self._ready = deque(self._entries)\n", "        self._ready = deque(p for p, e in self._entries.items() if e.first_sent is None)\n"),
     ("client: after a drop the newest first", "client/outbox.py", "        self._ready = deque(self._entries)\n", "        self._ready = deque(reversed(self._entries))\n"),

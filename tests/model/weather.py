@@ -71,15 +71,24 @@ class SpiedBroker(Severable):
     """The memory broker: it notes what it is given, and fails as the weather is."""
 
     def __init__(self, world: World, life: int, beside: SpiedBroker | None) -> None:
+        self._world = world
+        # Shared, as the memory is.
+        self._life: list[int] = beside._life if beside is not None else [life]
         epochs = count(1)
         super().__init__(
             LIMITS,
             wall=world.loop.wall,
-            new_epoch=lambda: f"{life}.{next(epochs)}",
+            new_epoch=lambda: f"{self._life[0]}.{next(epochs)}",
             beside=beside,
         )
-        self._world = world
-        self._life = life
+
+    def forget(self, life: int) -> None:
+        """Lose all channels; nobody is told."""
+        memory = self.memory
+        memory.streams.clear()
+        memory.holding.clear()
+        memory.held = 0
+        self._life[0] = life
 
     def publish(  # type: ignore[override]
         self, publication: Publication, done: Completion
@@ -119,7 +128,7 @@ class SpiedBroker(Severable):
             channel=publication.channel,
             data=unpack_data(publication.payload),
             size=len(publication.payload),
-            life=self._life,
+            life=self._life[0],
             **about,
         )
 

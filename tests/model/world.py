@@ -127,6 +127,12 @@ class World:
         """Lose what the broker tells of its own accord."""
         self.broker.deaf = deaf
 
+    def forget(self) -> None:
+        """The broker loses its channels, while the nodes go on."""
+        self._life += 1
+        self.note("restarted", forgotten=True)
+        self.broker.forget(self._life)
+
     async def kill(self, *, forget: bool) -> None:
         """The node is no more, all at once; another takes its place."""
         self.note("gone", node=self.wire.node.id)
