@@ -219,6 +219,7 @@ def test_a_key_that_is_no_secret_is_refused(key: Any) -> None:
         ("publish", {"channel": "chat:x", "data": 1, "tenent": "a"}, 400, "bad_request", "tenent"),
         ("publish", {"channel": "chat:x", "data": 2**64}, 400, "bad_request", "ints"),
         ("publish", {"channel": "chat:x", "data": 1, "id": "x" * 129}, 400, "bad_request", "$.id"),
+        ("publish", {"channel": "chat:x", "data": 1, "publisher": "x" * 256}, 400, "bad_request", "$.publisher"),
         ("publish", [], 400, "bad_request", "object"),
         ("publish", {"channel": "nowhere", "data": 1}, 404, "bad_channel", "no pattern"),
         ("publish", {"channel": "chat: x", "data": 1}, 404, "bad_channel", "spaces"),
@@ -241,6 +242,8 @@ def test_what_is_wrong_is_named(
 ) -> None:
     found, problem = post(client, path, body)
     assert (found, problem["name"]) == (status, name)
+    with_key = {"Idempotency-Key": f"wrong {body!r:.99}"}
+    assert post(client, path, body, **with_key)[0] == status
     assert said in problem["message"]
     assert set(problem) == {"code", "name", "message", "temporary", "outcome", "retryAfter"}
 
@@ -279,6 +282,8 @@ def test_another_path_or_method_is_answered_as_json(client: TestClient) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     assert answer.json()["name"] == "bad_request"
     answer = client.get("nothing")
+    assert (answer.status_code, answer.json()["name"]) == (404, "unknown_type")
+    answer = client.post("api/publish/", follow_redirects=False, headers={"Host": "evil.example"})
     assert (answer.status_code, answer.json()["name"]) == (404, "unknown_type")
 
 

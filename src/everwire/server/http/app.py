@@ -57,7 +57,9 @@ def make(wire: Everwire, api_key: str | Sequence[str] | None) -> Starlette:
         Route(one.path, _endpoint(wire, one, keys, idempotency), methods=["POST"])
         for one in OPERATIONS
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _refused_by_starlette})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _refused_by_starlette})
+    app.router.redirect_slashes = False  # a redirection would be to whatever Host says
+    return app
 
 
 def _readiness(wire: Everwire) -> Response:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from ...codes import CloseCode, ErrorCode
-from ...limits import MAX_CHANNEL, MAX_ID
+from ...limits import MAX_CHANNEL, MAX_ID, MAX_USER
 from ...protocol.messages import Member, Position
 
 MAX_CHANNELS = 1_000  # of one broadcast
@@ -29,7 +29,8 @@ Encoding = Annotated[Literal["base64"] | None, Meta(description="`data` means th
 Tenant = Annotated[str, Meta(max_length=MAX_CHANNEL, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]
 UserName = Annotated[str, Meta(min_length=1, max_length=MAX_CHANNEL, examples=["ada"])]
 Publisher = Annotated[
-    str | None, Meta(description="the user whom readers are told to have published it")
+    Annotated[str, Meta(max_length=MAX_USER)] | None,
+    Meta(description="the user whom readers are told to have published it"),
 ]
 
 

@@ -121,6 +121,13 @@ def understand(body: bytes, kind: type[Any], limits: Limits) -> Any:
         raise Refused(BadRequest(str(error))) from None
 
 
+def _packed(body: Any) -> bytes:
+    try:
+        return _pack.encode(body)
+    except (OverflowError, RecursionError):
+        raise Refused(BadRequest("the body has data that cannot be put on the wire")) from None
+
+
 class Idempotency:
     """Which bodies came with which ``Idempotency-Key``: the same key is for the same body.
 
@@ -147,7 +154,7 @@ class Idempotency:
         now = self._clock()
         while self._seen and now - next(iter(self._seen.values()))[1] > self._window:
             self._seen.popitem(last=False)
-        digest = blake2b(_pack.encode(body), digest_size=16).digest()
+        digest = blake2b(_packed(body), digest_size=16).digest()
         seen = self._seen.get((path, key))
         if seen is not None and seen[0] != digest:
             raise Refused(RequestError(code=ErrorCode.KEY_REUSED))

@@ -15,6 +15,7 @@ from ...limits import KiB
 from ...net.tasks import TaskOwner
 
 MAX_REQUESTS = 256  # at a time; beyond, uvicorn answers 503
+IDLE = 10.0  # seconds without a request after which a connection is dropped, or up to twice that
 START = 10.0  # seconds until it listens
 
 
@@ -58,6 +59,7 @@ class HttpPort:
         self.port = 0
         self._server = _Guest(config)
         self._tasks = TaskOwner("http port")
+        self._weeding: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Cancelling leaves it to be stopped.
@@ -75,6 +77,7 @@ class HttpPort:
         self.port = listening.getsockname()[1]
         serving = self._tasks.start(self._server.serve([listening]))
         up = self._tasks.start(self._server.up.wait())
+        self._weeding = self._tasks.start(self._weed())
         await asyncio.wait({serving, up}, timeout=START, return_when=asyncio.FIRST_COMPLETED)
         if not self._server.up.is_set():
             await self.stop()
@@ -83,6 +86,27 @@ class HttpPort:
     async def stop(self) -> None:
         """Finish what is being answered, for about a second, and stop. Safe to call twice."""
         self._server.should_exit = True
+        if self._weeding is not None:
+            self._weeding.cancel()
         if not self._server.up.is_set():
             self._tasks.cancel_all()
         await self._tasks.wait_closed()
+
+    async def _weed(self) -> None:
+        """Drop whoever takes up a connection and asks nothing, or does not read the answer.
+
+        uvicorn waits for a request, or the rest of it, for as long as it takes.
+        """
+        seen: dict[Any, Any] = {}
+        while True:
+            await asyncio.sleep(IDLE)
+            before, seen = seen, {}
+            connections: set[Any] = self._server.server_state.connections
+            for one in list(connections):
+                request = one.cycle
+                if request and not request.response_complete and not one.flow.write_paused:
+                    continue  # it is being worked on
+                if one in before and before[one] is request:
+                    one.transport.abort()
+                else:
+                    seen[one] = request
