@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -146,6 +147,25 @@ def test_parameters_are_read_as_annotated_and_data_is_not() -> None:
             assert await stored(wire, "n:5") == [7]
             assert (await peer.publish("2", "n:5", "2")).code == ErrorCode.BAD_REQUEST
             assert (await peer.publish("3", "n:x", 2)).code == ErrorCode.BAD_CHANNEL
+
+    run(main)
+
+
+def test_a_parameter_beyond_what_its_kind_can_be_names_no_channel() -> None:
+    wire = Everwire()
+
+    @wire.channel("day:{day}")
+    async def day(conn: Connection, day: datetime) -> None: ...
+
+    async def main() -> None:
+        async with serving(wire) as (network, node):
+            peer = Peer(network)
+            await peer.auth()
+            assert "error" not in await peer.subscribe("day:253402300799")
+            for beyond in ("253402300800", "9" * 200, "-1e300"):
+                refused = await peer.subscribe(f"day:{beyond}")
+                assert refused["error"]["code"] == ErrorCode.BAD_CHANNEL
+            assert not node.counters["defects"]
 
     run(main)
 

@@ -60,6 +60,8 @@ class Converter:
             )
         except msgspec.ValidationError as error:
             raise _mismatch(error) from None
+        except (ValueError, OverflowError) as error:  # as a date after the last one
+            raise Mismatch(str(error)) from None
 
 
 def of_pydantic(kind: Any) -> bool:
