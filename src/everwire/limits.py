@@ -80,7 +80,7 @@ class Limits:
     """how long a revocation is remembered: the longest life of a token"""
     # counts for all of a node
     connections: int = 20_000
-    """connections from one address; the next one is closed with 4429"""
+    """connections from one address, or one IPv6 network of 64 bits; the next one is closed with 4429"""
     connections_user: int = 1_000
     """connections of one user, the anonymous one excepted; the next one is closed with 4506"""
     handlers: int = 10_000

@@ -12,6 +12,7 @@ import pytest
 
 from everwire import ConfigError, Connection, Everwire, Grant, Identity, Limits
 from everwire.limits import KiB, MiB
+from everwire.net.transport import Handshake, Receiver
 from everwire.protocol import messages as m
 from everwire.server.node import Node
 from everwire.testing import Network, run
@@ -325,6 +326,31 @@ def test_connections_beyond_the_limit_of_an_address_are_counted() -> None:
             assert await third.until_closed() == 4429
             assert node.counters["address_full"] == 1
             assert all(one.close_code is None for one in peers)
+
+    run(main)
+
+
+def test_of_ipv6_a_network_of_64_bits_is_one_address() -> None:
+    """One customer has as many addresses as it likes."""
+
+    async def main() -> None:
+        async with serving(application(connections=2)) as (network, node):
+            remotes = iter(
+                ["2001:db8::1:1", "2001:db8::2:1", "2001:db8:0:0:f::3:1", "2001:db9::1:1"]
+            )
+
+            def accept(transport: Any, handshake: Handshake) -> Receiver:
+                transport.remote = next(remotes)
+                return node.accept(transport, handshake)
+
+            network.listen("ws://six/ws", accept)
+            peers = [await Peer(network, url="ws://six/ws").open() for _ in range(4)]
+            await asyncio.sleep(1)
+            assert [one.close_code for one in peers] == [None, None, 4429, None]
+            for peer in peers:
+                peer.transport.close()
+            await asyncio.sleep(1)
+            assert not node._addresses._counts
 
     run(main)
 

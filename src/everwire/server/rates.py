@@ -9,6 +9,7 @@ from ..codes import CloseCode, ErrorCode
 from ..errors import RequestError
 from ..protocol import messages as m
 from ..protocol.states import ConnectionState
+from .identity.refusals import address
 from .publishing import refuse_publish
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PerAddress:
-    """Counts connections by the address that they come from."""
+    """Counts connections by the address that they come from; of IPv6 by its network of 64 bits."""
 
     __slots__ = ("_counts", "_limit")
 
@@ -48,7 +49,8 @@ class PerAddress:
 
 
 def _address(connection: Connection) -> str:
-    return connection.remote.rpartition(":")[0] or connection.remote
+    remote = connection.remote
+    return address(remote) or remote.rpartition(":")[0] or remote
 
 
 class PerUser:
