@@ -38,6 +38,7 @@ class Hub:
         overflow: is called with a subscription for each message of a channel without
             history for which there was no room; see :mod:`.backlog`.
         limits: the node's.
+        lost: is called with a channel whose last number the broker gives to another message.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class Hub:
         presence: Callable[[Channel, PresenceChange], None],
         overflow: Callable[[Subscription], None],
         limits: Limits,
+        lost: Callable[[Channel], None] = lambda channel: None,
     ) -> None:
         self._loop = loop
+        self._lost = lost
         self._call_soon = loop.call_soon
         self._recover = recover
         self._presence = presence
@@ -262,7 +265,9 @@ class Hub:
         """Whether a message is next; if something is missing before it, see to that."""
         if channel.epoch == record.epoch:
             where = place(last, record.offset, record.prev)
-            if where is not Place.HOLE:
+            if record.offset == last and channel.last_id not in ("", record.id):
+                self._lost(channel)
+            elif where is not Place.HOLE:
                 return where is Place.NEXT
         self._restart(channel, record)
         return False

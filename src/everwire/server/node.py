@@ -131,7 +131,8 @@ class Node:
         loop = asyncio.get_running_loop()
         self.log = LimitedLog(logger, loop.time)
         self.chores = Chores(self.tasks, self.log)
-        self.hub = Hub(loop, self._recover, self.presence.on_change, self._overflow, self.limits)
+        told = (self._recover, self.presence.on_change, self._overflow)
+        self.hub = Hub(loop, *told, self.limits, self.upkeep.on_lost)
         self.on_record = self.hub.on_record
         self.wheel = Wheel(loop)
         self.started_at = self.wheel.now

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import BrokerUnavailable
@@ -145,6 +146,12 @@ class Upkeep:
             node.broker_failed()
         finally:
             self._comparing = False
+
+    def on_lost(self, channel: Channel) -> None:
+        """The broker has lost messages of a channel, and has given their numbers again."""
+        self._node.count("broker_losses")
+        restart = partial(self._node.broker.restart, channel.key, channel.epoch)
+        self._node.chores.add(channel.key, restart)
 
     async def _repair(self, channel: Channel, top: Position) -> None:
         """The last message of a channel is another than this node was told of."""
