@@ -148,7 +148,8 @@ async def _catch_up_one(node: Node, connection: Connection, subscription: Subscr
     node.hub.learn(channel, page.top)
     if connection.paused:
         return  # meanwhile; it is read again
-    if not page.recovered:
+    # Of a place that it was told without an id, for want of the message, nobody can say more.
+    if not page.recovered and page.start != position:
         lost = "slow" if channel.options.history > 0 else "dropped"
         reason = lost if page.reason == "expired" else page.reason
         send_gap(connection, subscription, page.start, reason, position)
