@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from everwire import Everwire, Grant
-from everwire.limits import KiB, Limits
+from everwire import Connection, Everwire, Grant
+from everwire.limits import KiB
 from everwire.protocol import messages as m
-from everwire.protocol.messages import Position
 from everwire.testing import run
 
 from ..contracts.stepped import STEP, SteppedBroker
-from .nodes import Nodes, nodes
+from .nodes import Nodes, who
 from .peer import Peer, open_app, serving
 from .test_upkeep import data, gaps, on_nodes, subscriber
 
@@ -55,7 +54,7 @@ def test_latest_values_that_have_to_wait_follow_without_a_gap() -> None:
         wire.channel(name, latest=True, grant=Grant(publish=True))
 
     async def main() -> None:
-        async with serving(wire) as (network, node):
+        async with serving(wire) as (network, _):
             for n in range(3):
                 for name in NAMES:
                     await wire.publish(name, str(n) * 600 * KiB)
@@ -91,3 +90,123 @@ def test_a_broker_that_lost_messages_and_gives_their_numbers_again_is_found_out(
             assert data(reader) == [1, 2, 3, 1, *new, "last"]
 
     on_nodes(2, scenario)
+
+
+def auditors(wire: Everwire) -> None:
+    wire.wildcard("chat:*")(listen)
+
+
+async def listen(conn: Connection) -> None: ...
+
+
+@pytest.mark.parametrize("seconds", [7.0, 30.0])
+def test_what_a_wildcard_missed_while_the_broker_was_away_is_a_gap(seconds: float) -> None:
+    async def scenario(cluster: Nodes) -> None:
+        peer = await subscriber(cluster, 1, "chat:*")
+        await cluster[0].publish("chat:a", 1)
+        await asyncio.sleep(1)
+        cluster.broker(1).severed = True
+        await asyncio.sleep(seconds - 1)
+        await cluster[0].publish("chat:a", "lost")
+        await cluster[0].publish("chat:new", "lost")
+        await asyncio.sleep(1)
+        cluster.broker(1).severed = False
+        await asyncio.sleep(20)
+        assert data(peer) == [1]
+        await cluster[0].publish("chat:new", 2)
+        await asyncio.sleep(1)
+        assert data(peer) == [1, 2]
+        assert [gap.reason for gap in gaps(peer)] == ["dropped"]
+        await cluster[0].publish("chat:a", 3)
+        await cluster[0].publish("chat:b", 4)
+        await asyncio.sleep(1)
+        assert data(peer)[:3] == [1, 2, 3]
+        assert data(peer)[-1] == 4
+
+    on_nodes(2, scenario, make=with_wildcards)
+
+
+def with_wildcards(**options: Any) -> Everwire:
+    wire = Everwire(**options)
+    wire.authenticate(who)
+    auditors(wire)
+    wire.channel("{name:path}", grant=Grant(publish=True))
+    return wire
+
+
+@pytest.mark.parametrize("wait", [1.0, 3.0, 5.5, 7.5])
+def test_what_was_lost_last_of_a_channel_is_a_gap_of_the_wildcard(wait: float) -> None:
+    async def scenario(cluster: Nodes) -> None:
+        peer = await subscriber(cluster, 1, "chat:*")
+        await asyncio.sleep(wait)
+        await cluster[0].publish("chat:a", 1)
+        await asyncio.sleep(0.1)
+        cluster.broker(1).deaf = True
+        await cluster[0].publish("chat:a", "lost")
+        cluster.broker(1).deaf = False
+        await asyncio.sleep(30)
+        await cluster[0].publish("chat:b", 2)
+        await asyncio.sleep(1)
+        assert data(peer) == [1, 2]
+        assert [gap.reason for gap in gaps(peer)] == ["dropped"]
+
+    on_nodes(2, scenario, make=with_wildcards)
+
+
+class SlowToLetGo(SteppedBroker):
+    """What it is told to forget it forgets later, as whatever takes time may be overtaken."""
+
+    async def unsubscribe(self, channels: Sequence[str]) -> None:
+        await asyncio.sleep(10 * STEP)
+        await super().unsubscribe(channels)
+
+    async def unwatch(self, prefixes: Sequence[str]) -> None:
+        await asyncio.sleep(10 * STEP)
+        await super().unwatch(prefixes)
+
+
+@pytest.mark.parametrize("name", ["chat:a", "chat:*"])
+def test_who_comes_while_the_broker_forgets_a_channel_is_told_of_it(name: str) -> None:
+    async def main() -> None:
+        broker = SlowToLetGo()
+        async with serving(with_wildcards(broker=broker)) as (network, node):
+            peer = Peer(network)
+            await peer.auth(token="ada")
+            for _ in range(3):
+                await peer.subscribe(name)
+                await peer.ask(m.Unsubscribe(peer._serial(), [name]))
+                while node.hub.channels:
+                    await asyncio.sleep(STEP)
+                await asyncio.sleep(STEP)
+                await peer.subscribe(name)
+                await asyncio.sleep(20 * STEP)
+                peer.inbox.clear()
+                await node.app.publish("chat:a", 1)
+                await asyncio.sleep(2 * STEP)
+                assert data(peer) == [1]
+                await peer.ask(m.Unsubscribe(peer._serial(), [name]))
+                while node.hub.channels:
+                    await asyncio.sleep(STEP)
+                await asyncio.sleep(20 * STEP)
+            assert not broker.memory.subscribed
+            assert not broker.memory.watched
+
+    run(main)
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_what_was_opened_for_who_is_gone_is_let_go_of(step: int) -> None:
+    async def main() -> None:
+        broker = SteppedBroker()
+        async with serving(open_app(broker=broker)) as (network, node):
+            peer = Peer(network)
+            await peer.auth()
+            peer.send(m.Subscribe(2, [m.ChannelRequest("c")]))
+            await asyncio.sleep((step + 0.5) * STEP)
+            (connection,) = node.connections.values()
+            connection.close(4504)
+            await asyncio.sleep(20)
+            assert not node.hub.channels
+            assert not broker.memory.subscribed
+
+    run(main)

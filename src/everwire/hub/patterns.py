@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from ..protocol.dialects import Wire
 
 
-SILENT = 5.0  # seconds without a message after which a channel that nobody subscribed to is dropped
+# Seconds without a message after which a channel that nobody subscribed to is dropped: longer than
+# it takes a node to find out that it was not told of its last one.
+SILENT = 12.0
 
 
 class Echo(msgspec.Struct, frozen=True, gc=False):
@@ -149,6 +151,11 @@ class Patterns:
     def alone(self, channel: Channel) -> bool:
         """Whether a channel is there for patterns alone."""
         return channel in self._brought
+
+    def missed(self) -> None:
+        """What the broker told may be lost: of all patterns."""
+        for pattern in self._patterns:
+            pattern.missed()
 
     def look(self, now: float) -> None:
         """Drop the channels that were silent since the last look."""

@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..errors import BrokerUnavailable
 from ..hub.patterns import Pattern
 from ..hub.registry import Channel
 
@@ -20,6 +21,7 @@ class OpenChannels:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._opening: dict[str, asyncio.Future[None]] = {}
+        """what the broker is being asked, by key: the next asks when it has answered"""
 
     async def open(self, granted: Channelled) -> Channel:
         """Have the hub and the broker ready for a channel's subscribers.
@@ -46,8 +48,10 @@ class OpenChannels:
                     await self._node.broker.subscribe([key])
                 else:
                     await self._node.broker.watch([prefix])
-            except BaseException:
+            except BaseException as error:
                 self._node.hub.forget(channel)
+                if not isinstance(error, BrokerUnavailable):  # the broker may tell of it by now
+                    self._let_go_of(channel)
                 raise
             finally:
                 del self._opening[key]
@@ -58,17 +62,23 @@ class OpenChannels:
         """Let go of channels that nobody has been subscribed to for a while."""
         for channel in self._node.hub.idle(now):
             self._node.hub.forget(channel)
-            self._node.chores.add(channel.key, partial(self._unsubscribe, channel))
+            self._let_go_of(channel)
         return 1.0
 
-    async def _unsubscribe(self, channel: Channel) -> None:
-        key = channel.key
-        if key in self._opening:
-            return
-        if isinstance(channel, Pattern):
-            if key not in self._node.hub.channels:
+    def _let_go_of(self, channel: Channel) -> None:
+        self._node.chores.add(channel.key, partial(self._close, channel))
+
+    async def _close(self, channel: Channel) -> None:
+        key, hub = channel.key, self._node.hub
+        known = hub.channels.get(key)
+        if key in self._opening or (known is not None and not hub.patterns.alone(known)):
+            return  # somebody wants it again
+        closing = self._opening[key] = asyncio.get_running_loop().create_future()
+        try:
+            if isinstance(channel, Pattern):
                 await self._node.broker.unwatch([channel.prefix])
-        elif (known := self._node.hub.channels.get(key)) is None or self._node.hub.patterns.alone(
-            known
-        ):
-            await self._node.broker.unsubscribe([key])
+            else:
+                await self._node.broker.unsubscribe([key])
+        finally:
+            del self._opening[key]
+            closing.set_result(None)

@@ -82,6 +82,7 @@ class Upkeep:
         if self.degraded:
             self.degraded = False
             self._compare_at = 0.0
+            self._node.hub.patterns.missed()
             self._tell_all("restored")
 
     def _tell_all(self, event: str) -> None:
@@ -130,7 +131,7 @@ class Upkeep:
                 channel: channel.position
                 for channel in node.hub.channels.values()
                 if channel.last is not None
-                and channel.subscriptions
+                and (channel.subscriptions or channel.listeners)
                 and not isinstance(channel, Pattern)  # which has no numbering
             }
             behind = await _different(known, node.broker.tops)
