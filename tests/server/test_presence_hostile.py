@@ -153,3 +153,20 @@ def test_lists_of_members_wait_for_a_reader_that_does_not_read() -> None:
         assert len({one.sid for one in full}) == 100
 
     on_nodes(2, scenario, limits=limits)
+
+
+def test_a_node_that_did_not_hear_that_it_was_given_up_makes_its_members_present_again() -> None:
+    async def scenario(cluster: Nodes) -> None:
+        watcher = await Watcher.at(cluster, 0)
+        await join(cluster, 1)
+        broker = cluster.broker(1)
+        broker.severed = True
+        await asyncio.sleep(21)
+        assert watcher.members == ["watcher"]
+        broker.severed, broker.lose_answers = False, True
+        await asyncio.sleep(3)
+        broker.lose_answers = False
+        await asyncio.sleep(5)
+        assert watcher.members == ["ada", "watcher"]
+
+    on_nodes(2, scenario)

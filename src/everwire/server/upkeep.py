@@ -43,6 +43,8 @@ class Upkeep:
         self._renewing = self._comparing = False
         self._renew_at = self._compare_at = 0.0
         self.degraded = False
+        self._unheard = False
+        """the broker may have said that it had given up this node, and was not heard"""
 
     async def begin(self) -> None:
         """Take the lease.
@@ -115,10 +117,16 @@ class Upkeep:
         node = self._node
         lease = node.limits.presence_lease
         began = asyncio.get_running_loop().time()
-        held = await node.broker.renew(lease)
+        try:
+            held = await node.broker.renew(lease)
+        except BrokerUnavailable as error:
+            self._unheard = self._unheard or error.outcome == "unknown"
+            raise
         self._renew_at = began + lease / RENEWALS
         if not held:
             node.log.log(logging.WARNING, "lease", "the broker had given up this node")
+        if self._unheard or not held:
+            self._unheard = False
             node.presence.restore()
 
     # ---- comparing ---------------------------------------------------------------
