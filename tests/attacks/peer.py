@@ -8,8 +8,12 @@ import time
 from collections.abc import Sequence
 from typing import Any, Self
 
+import msgspec
+
 from ..net.model import BINARY, CLOSE, TEXT, Frame, masked
 from ..net.wire import REQUEST
+
+PING = 17  # the tag of a ping in MessagePack
 
 JSON = "everwire.v1.json"
 MSGPACK = "everwire.v1.msgpack"
@@ -113,6 +117,13 @@ class Peer:
                 found = json.loads(frame.payload)
                 if found.get("type") not in ("ping", "hello"):
                     return found
+
+    def packed(self) -> list[Any]:
+        """The next message, out of MessagePack; pings of the server are passed over."""
+        while True:
+            found: list[Any] = msgspec.msgpack.decode(self.frame().payload)
+            if found[0] != PING:
+                return found
 
     def messages(self, count: int) -> list[Any]:
         return [self.message() for _ in range(count)]

@@ -55,7 +55,7 @@ def authenticated(port: int, dialect: str | None) -> Peer:
     peer = Peer(port, dialect)
     if dialect == MSGPACK:
         peer.say(msgspec.msgpack.encode([1, 1]))
-        assert [msgspec.msgpack.decode(peer.frame().payload)[0] for _ in range(2)] == [0, 15]
+        assert [peer.packed()[0] for _ in range(2)] == [0, 15]
     elif dialect == JSON:
         peer.auth()
     return peer
@@ -64,7 +64,7 @@ def authenticated(port: int, dialect: str | None) -> Peer:
 def error_of(peer: Peer) -> tuple[int, Any]:
     """The code and the request's id of the next message, an error."""
     if not peer.text:
-        kind, request_id, code, *_ = msgspec.msgpack.decode(peer.frame().payload)
+        kind, request_id, code, *_ = peer.packed()
         assert kind == 16
         return code, request_id
     answer = peer.message()
@@ -122,13 +122,13 @@ def test_the_densest_message_that_is_allowed_keeps_nobody_waiting_however_often_
             plain.say(subscribe)
             plain.message()
             packed.say(msgspec.msgpack.encode([2, 2, [{"channel": "dense"}]]))
-            packed.frame()
+            packed.packed()
             for _ in range(6):
                 peer.say(PUBLISH.replace('"c"', '"dense"') % (fresh(), text))
                 assert peer.message()["type"] == "response"
                 assert reader.message()["data"] == value
                 assert plain.message()["data"] == value
-                assert msgspec.msgpack.decode(packed.frame().payload)[5] == value
+                assert packed.packed()[5] == value
                 peer.send(query)
                 assert peer.message()["payload"] == value
 
