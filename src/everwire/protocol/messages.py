@@ -43,7 +43,7 @@ class Position(msgspec.Struct, frozen=True, rename="camel", gc=False):
 class ClientInfo(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     """Who connects: ``instance`` is new at each start of the client's process."""
 
-    instance: str
+    instance: Id
     name: str = ""
     version: str = ""
 
