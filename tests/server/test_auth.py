@@ -426,6 +426,58 @@ def test_an_address_with_many_refused_tokens_is_not_listened_to_for_a_while() ->
     play(scenario)
 
 
+def test_refused_auths_are_no_more_where_all_come_at_the_same_time() -> None:
+    async def scenario() -> None:
+        wire = Everwire(limits=Limits(refused_auths=5))
+        asked: list[str] = []
+
+        @wire.authenticate
+        async def who(token: str) -> Identity:
+            asked.append(token)
+            await asyncio.sleep(0.1)
+            if token != "good":
+                raise Unauthorized("no")
+            return Identity("ada")
+
+        async with serving(wire) as (network, node):
+
+            async def storm(token: str) -> list[int | None]:
+                peers = [await Peer(network).open() for _ in range(50)]
+                for peer in peers:
+                    peer.send(m.Auth(1, token))
+                await asyncio.sleep(5)
+                return [peer.close_code for peer in peers]
+
+            assert await storm("good") == [None] * 50, "it only takes longer"
+            asked.clear()
+            codes = await storm("bad")
+            assert len(asked) < 10
+            assert set(codes) == {4402, 4429}
+            assert len(codes) - len(asked) == codes.count(4429)
+            assert not node.refusals._trying
+
+    play(scenario)
+
+
+def test_who_waits_too_long_for_others_of_its_address_is_told_to_come_back() -> None:
+    async def scenario() -> None:
+        wire = Everwire(limits=Limits(refused_auths=1, request_timeout=2))
+
+        @wire.authenticate
+        async def who(token: str) -> Identity:
+            await asyncio.sleep(1.5)
+            return Identity("ada")
+
+        async with serving(wire) as (network, _):
+            peers = [await Peer(network).open() for _ in range(4)]
+            for peer in peers:
+                peer.send(m.Auth(1, "good"))
+            await asyncio.sleep(10)
+            assert [peer.close_code for peer in peers] == [None, None, 1013, 1013]
+
+    play(scenario)
+
+
 def test_in_plain_an_address_is_not_listened_to_either() -> None:
     async def scenario() -> None:
         wire = Everwire(limits=Limits(refused_auths=5), allow_anonymous=True)

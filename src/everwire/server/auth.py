@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FEATURES = ["history", "presence", "recovery", "idempotency", "streams", "requests"]
 AMBIENT = frozenset({"cookies", "headers"})  # what a browser sends for whichever page
+_ENDED = (ConnectionState.CLOSING, ConnectionState.CLOSED)
 TOKEN_OFFER = "everwire.token."  # a subprotocol that carries a token, for browsers
 
 
@@ -62,9 +63,11 @@ async def _authenticate(
     node: Node, connection: Connection, message: m.Auth, turn: Turn, first: bool
 ) -> None:
     try:
-        if _is_throttled(node, connection):  # by those that came at the same time
-            return
-        identity = await _identify(node, connection, message)
+        async with node.refusals.attempt(connection.remote, node.limits.request_timeout):
+            # By those that came at the same time.
+            if connection.state in _ENDED or _is_throttled(node, connection):
+                return
+            identity = await _identify(node, connection, message)
         check_still_good(node, identity)
         if connection.state not in (ConnectionState.AUTHENTICATING, ConnectionState.READY):
             return

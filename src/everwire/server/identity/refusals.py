@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
+
+from ...errors import Unavailable
 
 WINDOW = 60.0  # seconds
 MOST = 100_000  # addresses remembered; beyond, all of them are forgotten early
@@ -23,6 +29,34 @@ class Refusals:
         self._limit = limit
         self._counts: Counter[str] = Counter()
         self._since = 0.0
+        self._trying: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def attempt(self, remote: str, seconds: float) -> AsyncIterator[None]:
+        """Let as many of an address be looked at together as may be refused; others wait.
+
+        Otherwise all that come at the same moment would be, before the first one is refused.
+        Cancelling gives the place up.
+
+        Raises:
+            Unavailable: its turn did not come within ``seconds``.
+        """
+        found = address(remote)
+        if not found:
+            yield
+            return
+        places = self._trying.get(found)
+        if places is None:
+            places = self._trying[found] = asyncio.Semaphore(max(1, self._limit))
+        try:
+            async with asyncio.timeout(seconds):
+                await places.acquire()
+        except TimeoutError:
+            raise Unavailable("too many authenticate from your address; try again") from None
+        try:
+            yield
+        finally:
+            places.release()
 
     def blocked(self, remote: str, now: float) -> bool:
         """Whether an address had its chances; ``now`` in seconds of any clock."""
