@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from everwire import Connection, Everwire, Grant
+from everwire import Connection, Everwire, Forbidden, Grant
 from everwire.limits import KiB
 from everwire.protocol import messages as m
 from everwire.testing import run
@@ -210,3 +210,40 @@ def test_what_was_opened_for_who_is_gone_is_let_go_of(step: int) -> None:
             assert not broker.memory.subscribed
 
     run(main)
+
+
+@pytest.mark.parametrize(("why", "stays"), [("forbidden", True), ("unavailable", False)])
+def test_who_subscribes_anew_and_is_refused_is_subscribed_as_before_unless_the_broker_failed(
+    why: str, stays: bool
+) -> None:
+    asked: set[str] = set()
+
+    def make(**options: Any) -> Everwire:
+        wire = Everwire(**options)
+        wire.authenticate(who)
+
+        @wire.channel("once", presence=True)
+        async def once(conn: Connection) -> None:
+            if conn.id in asked:
+                raise Forbidden("once")
+            asked.add(conn.id)
+
+        return wire
+
+    async def scenario(cluster: Nodes) -> None:
+        peer = await subscriber(cluster, 0, "once")
+        (connection,) = cluster.node(0).connections.values()
+        if why == "unavailable":
+            cluster.broker(0).severed = True
+        else:
+            connection.channels.clear()  # as after many others
+        result = await peer.subscribe("once")
+        assert result["error"]["name"] == why
+        cluster.broker(0).severed = False
+        await asyncio.sleep(20)
+        await cluster[1].publish("once", 1)
+        await asyncio.sleep(1)
+        assert data(peer) == [1] * stays
+        assert len(await cluster[1].presence("once")) == stays
+
+    on_nodes(2, scenario, make=make)

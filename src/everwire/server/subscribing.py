@@ -151,7 +151,8 @@ async def _subscribe_one(
     try:
         return await _begin(node, connection, request, granted, instead)
     except BaseException:
-        if name not in connection.subscriptions:  # unless it comes to nothing
+        # Unless it comes to nothing. Who is gone may be back, and is seen to where it is let go.
+        if name not in connection.subscriptions and connection.state in ALIVE:
             node.left(connection, [before])
         raise
 
