@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -463,3 +464,48 @@ def test_a_handler_that_cannot_be_called_is_refused_where_it_is_declared() -> No
         wire.on_connect(too_much)
     with pytest.raises(ConfigError, match="code, reason"):
         wire.on_disconnect(too_little)
+
+
+@pytest.mark.parametrize("where", ["query", "command", "on_connect", "on_disconnect"])
+def test_what_does_not_care_that_it_is_cancelled_does_not_hold_up_a_stop(where: str) -> None:
+    wire = application()
+    at: list[str] = []
+
+    async def stubborn(here: str) -> None:
+        at.append(here)
+        until = asyncio.get_running_loop().time() + 100 * (here == where)
+        while asyncio.get_running_loop().time() < until:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(1)
+
+    @wire.query
+    async def query(conn: Connection) -> None:
+        await stubborn("query")
+
+    @wire.command
+    async def command(conn: Connection) -> None:
+        await stubborn("command")
+
+    @wire.on_connect
+    async def on_connect(conn: Connection) -> None:
+        await stubborn("on_connect")
+
+    @wire.on_disconnect
+    async def on_disconnect(conn: Connection, code: int, reason: str) -> None:
+        await stubborn("on_disconnect")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with serving(wire) as (network, _):
+            peer = await Peer(network).open()
+            peer.send(m.Auth(1, "ada"))
+            peer.send(m.Query(2, "query"))
+            peer.send(m.Command(3, "command", key="k"))
+            await asyncio.sleep(1)
+            began = loop.time()
+            await wire.stop()
+            assert loop.time() - began < 20
+            assert where in at
+            await asyncio.sleep(120)
+
+    run(main)

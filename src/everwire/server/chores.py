@@ -58,6 +58,7 @@ class Chores:
             await asyncio.wait(set(self._workers), timeout=seconds)
 
     async def _work(self) -> None:
+        me = asyncio.current_task()
         try:
             while self._ready:
                 key = self._ready.popleft()
@@ -68,7 +69,7 @@ class Chores:
                     self._count -= 1
                 del self._waiting[key]
         finally:  # at once: what is added from now on needs another worker
-            self._workers.discard(asyncio.current_task())
+            self._workers.discard(me)
 
     async def _do(self, work: Work) -> None:
         while True:

@@ -207,7 +207,7 @@ class CommandLog:
         if running:
             await asyncio.wait(running, timeout=LAST_WORDS)
         self._tasks.cancel_all()
-        await self._tasks.wait_closed()
+        await self._node.finish(self._tasks)
 
 
 def _failed(error: Exception) -> Answered:

@@ -191,14 +191,20 @@ class Node:
         await self.commands.stop()
         await self.farewells.finish(self.limits.close_timeout)
         await self.chores.finish(1.0)
-        with suppress(TimeoutError):  # all are cancelled; a "finally" may take its time
-            async with asyncio.timeout(self.limits.close_timeout):
-                await self.working.wait_closed()
+        await self.finish(self.working)  # all are cancelled; a "finally" may take its time
         self.working.cancel_all()
         self.tasks.cancel_all()
-        await self.working.wait_closed()
-        await self.tasks.wait_closed()
+        await self.finish(self.working)
+        await self.finish(self.tasks)
+        if left := len(self.working) + len(self.tasks):
+            logger.warning("%d tasks go on although they were cancelled", left)
         await self.broker.stop()
+
+    async def finish(self, tasks: TaskOwner) -> None:
+        """Wait for tasks that were cancelled, not for ever: a handler may not care."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.close_timeout):
+                await tasks.wait_closed()
 
     def _close_all(self, code: CloseCode, reason: str) -> None:
         for connection in list(self.connections.values()):

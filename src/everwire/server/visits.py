@@ -169,11 +169,12 @@ class Farewells:
         self._waiting.clear()
 
     async def _run(self) -> None:
+        me = asyncio.current_task()
         try:
             while self._waiting:
                 await self._see_off(*self._waiting.popleft())
         finally:  # at once: whoever leaves from now on needs another task
-            self._tasks.discard(asyncio.current_task())
+            self._tasks.discard(me)
 
     async def _see_off(self, connection: Connection, code: int, reason: str) -> None:
         for handler in self._node.app.handlers.on_disconnect:
