@@ -6,11 +6,14 @@ import asyncio
 from typing import Any
 
 from everwire import Connection, Everwire, Grant
+from everwire.codes import CloseCode
 from everwire.limits import KiB, Limits
 from everwire.protocol import messages as m
-from everwire.testing import Direction
+from everwire.testing import Direction, run
 
+from ..contracts.stepped import STEP, SteppedBroker
 from .nodes import Nodes, who
+from .peer import Peer, serving
 from .test_presence import Watcher, join, on_nodes
 
 
@@ -170,3 +173,23 @@ def test_a_node_that_did_not_hear_that_it_was_given_up_makes_its_members_present
         assert watcher.members == ["ada", "watcher"]
 
     on_nodes(2, scenario)
+
+
+def test_who_is_lost_while_it_subscribes_anew_has_its_time_of_grace() -> None:
+    async def main() -> None:
+        wire = only_named(broker=SteppedBroker())
+        async with serving(wire) as (network, node):
+            peer = Peer(network)
+            client = m.ClientInfo("i")
+            await peer.auth(token="ada", client=client, subscribe=[m.ChannelRequest("c")])
+            await asyncio.sleep(1)
+            peer.send(m.Subscribe(5, [m.ChannelRequest("c")]))
+            await asyncio.sleep(1.5 * STEP)
+            (connection,) = node.connections.values()
+            connection.closed(CloseCode.ABNORMAL, "")
+            await asyncio.sleep(4)
+            assert len(await wire.presence("c")) == 1
+            await asyncio.sleep(4)
+            assert await wire.presence("c") == []
+
+    run(main)
