@@ -87,7 +87,7 @@ def test_who_may_no_longer_see_who_is_present_is_told_no_more() -> None:
 def only_named(**options: Any) -> Everwire:
     wire = Everwire(**options)
     wire.authenticate(who)
-    wire.channel("c", presence=True)
+    wire.channel("c", presence=True, grant=Grant())
     return wire
 
 
