@@ -357,13 +357,15 @@ class Hub:
         """
         dirty, self._dirty = self._dirty, []
         touched, self._touched = self._touched, []
-        deliveries = notes = size = 0
+        handed = 0  # pieces of what readers have in ``out`` that are no notes
         if len(dirty) > 1:
             for lane in dirty:
+                pending, lane.pending = lane.pending, None
+                assert pending is not None
+                data = pending[0] if len(pending) == 1 else b"".join(pending)
                 readers = len(lane.members)
-                deliveries += readers * len(lane.pending or ())
-                notes -= readers  # that many of what is in their ``out`` are none
-                data = lane.take()
+                handed += readers
+                self.deliveries += readers * len(pending)
                 for reader in lane.members:
                     if reader.out is None:
                         reader.out = [data]
@@ -371,22 +373,25 @@ class Hub:
                     else:
                         reader.out.append(data)
             dirty = []
-        for reader in touched:
-            out = reader.out
-            if out is not None:  # otherwise it was closed meanwhile
-                reader.out = None
-                pieces = len(out)
-                data = out[0] if pieces == 1 else b"".join(out)
-                notes += pieces
-                size += len(data)
-                reader.write(data)
+        if touched:
+            notes, size = -handed, 0
+            for reader in touched:
+                out = reader.out
+                if out is not None:  # otherwise it was closed meanwhile
+                    reader.out = None
+                    pieces = len(out)
+                    data = out[0] if pieces == 1 else b"".join(out)
+                    notes += pieces
+                    size += len(data)
+                    reader.write(data)
+            self.notes += notes
+            self.bytes_out += size
         for lane in dirty:
+            pending, lane.pending = lane.pending, None
+            assert pending is not None
+            data = pending[0] if len(pending) == 1 else b"".join(pending)
             readers = len(lane.members)
-            deliveries += readers * len(lane.pending or ())
-            data = lane.take()
-            size += readers * len(data)
+            self.deliveries += readers * len(pending)
+            self.bytes_out += readers * len(data)
             for write in lane.members.values():
                 write(data)
-        self.deliveries += deliveries
-        self.notes += notes
-        self.bytes_out += size

@@ -62,12 +62,6 @@ class Lane:
         self.members: dict[Reader, Callable[[bytes], None]] = {}
         self.pending: list[bytes] | None = None
 
-    def take(self) -> bytes:
-        """Take what is pending, joined."""
-        pending, self.pending = self.pending, None
-        assert pending is not None
-        return pending[0] if len(pending) == 1 else b"".join(pending)
-
     def frame(self, record: Record) -> bytes:
         """Make the finished frame of a message; empty if these readers are not to have it."""
         wire = self.wire

@@ -55,17 +55,13 @@ class Inbound(Inflow):
     # ---- Receiver ---------------------------------------------------------------
 
     def received(self, opcode: int, payload: bytes | memoryview) -> None:
-        node = self.node
-        limits = node.limits
+        node, size = self.node, len(payload)
         now = self._last_in = node.wheel.now
-        if now != self._second:
-            if self.came > limits.messages or self.came_bytes > limits.bytes:
-                self.run_out(now)
-            else:
-                self._second, self.came, self.came_bytes = now, 0, 0
-        size = len(payload)
-        self.came += 1
-        self.came_bytes += size
+        if now == self._second:
+            self.came += 1
+            self.came_bytes += size
+        else:
+            self._next_second(now, size)
         tally = node.tally
         tally.messages_in += 1
         tally.bytes_in += size
@@ -73,7 +69,7 @@ class Inbound(Inflow):
             return
         if (opcode != self.opcode or self.state is not _READY) and self._out_of_place(opcode, size):
             return
-        if (size > limits.message or size > limits.elements) and self._too_large(payload):
+        if size > node.harmless and self._too_large(payload):
             return
         try:
             message = self.dialect.decode(payload)
@@ -85,7 +81,11 @@ class Inbound(Inflow):
         elif self.backlog is not None:
             self.backlog.append(message)
         else:
-            node.dispatch(self, message)  # type: ignore[arg-type]
+            handler = node.handlers.get(type(message))
+            if handler is None or self.came > node.most_messages or self.state is not _READY:
+                node.dispatch(self, message)  # type: ignore[arg-type]
+            else:  # as nearly all: what dispatch() would come to
+                handler(node, self, message)
 
     def _out_of_place(self, opcode: int, size: int) -> bool:
         """Whether a message may not come now, or not in this form; say so."""
@@ -117,6 +117,16 @@ class Inbound(Inflow):
         self._last_in = self.node.wheel.now
 
     # ---- rates --------------------------------------------------------------------
+
+    def _next_second(self, now: float, size: int) -> None:
+        """Take a message of another second than the one before it."""
+        limits = self.node.limits
+        if self.came > limits.messages or self.came_bytes > limits.bytes:
+            self.run_out(now)
+            self.came += 1
+            self.came_bytes += size
+        else:
+            self._second, self.came, self.came_bytes = now, 1, size
 
     def run_out(self, now: float) -> None:
         """Take from the buckets what may have come since they were looked at last."""

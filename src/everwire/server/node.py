@@ -87,6 +87,8 @@ class Node:
         self.per_user = PerUser(self)
         self.most_messages = int(app.limits.messages * app.limits.burst)
         self.most_bytes = int(app.limits.bytes * app.limits.burst)
+        self.harmless = min(app.limits.message, app.limits.elements)
+        """bytes of a message in which nothing can be too much"""
         self.refusals = Refusals(app.limits.refused_auths)
         self.revocations = Revocations(app.limits.revocations)
         self.draining = False
@@ -109,7 +111,7 @@ class Node:
         )
         self.announced = self.limits.announced()
         # Both dispatch on a message's own class: each dialect decodes into its own.
-        self._handlers: dict[type[m.Message], Callable[[Any, Any, Any], None] | None] = {}
+        self.handlers: dict[type[m.Message], Callable[[Any, Any, Any], None] | None] = {}
         self.chores: Chores
         self.log: LimitedLog
         self.wheel: Wheel
@@ -273,19 +275,12 @@ class Node:
     def dispatch(self, connection: Connection, message: m.Message) -> None:
         """Do what a client's message asks for."""
         kind = type(message)
-        handler = self._handlers.get(kind)
-        if (
-            handler is not None
-            and connection.state is _READY
-            and connection.came <= self.most_messages
-        ):
-            handler(self, connection, message)
-            return
-        if kind not in self._handlers:
-            handler = self._handlers[kind] = next(
+        if kind not in self.handlers:
+            self.handlers[kind] = next(
                 (known for base, known in requests.HANDLERS.items() if issubclass(kind, base)),
                 None,
             )
+        handler = self.handlers[kind]
         if connection.state is not _READY and not isinstance(message, requests.BEFORE_AUTH):
             self._before_auth(connection, message)
             return

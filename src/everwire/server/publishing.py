@@ -178,7 +178,8 @@ def _publish(
     Raises:
         RequestError: it is refused before that.
     """
-    _check_publish(connection, message, channelled)
+    if connection.publishing is not None or not channelled.grant.publish:
+        _check_publish(connection, message, channelled)
     if payload is None:
         payload = payload_of(message.data, node.limits.message)
     message_id, user = message.id, connection.identity.user
