@@ -141,6 +141,8 @@ class Stream:
     def trim(self, now: float, options: ChannelOptions) -> int:
         """Let go of what is too much or too old; return by how many bytes the history grew."""
         records, kept, head = self._records, self._kept, self._head
+        if not records:
+            return 0
         size, first = self.size, head
         end, oldest = len(records), now - options.history_ttl
         while head < end and (

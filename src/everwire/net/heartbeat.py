@@ -54,13 +54,15 @@ class Wheel:
 
     def add(self, item: Ticked, delay: float) -> None:
         """Look at ``item`` in ``delay`` seconds (rounded up to the grain)."""
-        self._put(item, self._loop.time() + delay)
-
-    def _put(self, item: Ticked, due: float) -> None:
-        steps = max(1, -int(-(due - self.now) // self._grain))
-        slot = self._slots[(self._at + min(steps, SLOTS - 1)) % SLOTS]
-        known = slot.get(item)
-        slot[item] = due if known is None else min(due, known)
+        due = self._loop.time() + delay
+        steps = int(-((self.now - due) // self._grain))
+        if steps < 1:
+            steps = 1
+        elif steps >= SLOTS:
+            steps = SLOTS - 1
+        slot = self._slots[(self._at + steps) % SLOTS]
+        if slot.setdefault(item, due) > due:
+            slot[item] = due
 
     def _tick(self) -> None:
         now = self._loop.time()
@@ -77,9 +79,9 @@ class Wheel:
         slots, at, grain = self._slots, self._at, self._grain
         for item, due in slot.items():
             if due > now + grain:  # further away than the wheel is round
-                self._put(item, due)
+                self.add(item, due - now)
             elif delay := item.tick(now):
-                # As _put does, which is a call for each heartbeat.
+                # As add() does, which is a call for each heartbeat.
                 known = slots[(at + min(-int(-delay // grain) or 1, SLOTS - 1)) % SLOTS]
                 due = now + delay
                 if known.setdefault(item, due) > due:

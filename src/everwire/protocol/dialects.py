@@ -57,6 +57,8 @@ class Dialect(ABC):
     """whether ``auth`` must come first, after a ``hello``"""
     acknowledges: bool = True
     """whether publishes are answered and positions exist"""
+    stamps: bool = False
+    """whether every message says the time at which it was written"""
 
     @abstractmethod
     def decode(self, payload: bytes | memoryview) -> m.Message:
@@ -83,7 +85,7 @@ class Dialect(ABC):
     def encode(self, message: m.Message, now: int = 0) -> bytes:
         """Write one message; payload fields must be checked data.
 
-        ``now`` is the time in milliseconds, for dialects that put it on every message.
+        ``now`` is the time in milliseconds, for a dialect that :attr:`stamps`.
 
         Returns an empty result for a message that the dialect cannot say.
         """

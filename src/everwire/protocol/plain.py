@@ -35,6 +35,7 @@ class Plain(Dialect):
     opcode = Opcode.TEXT
     needs_auth = False
     acknowledges = False
+    stamps = True
 
     def decode(self, payload: bytes | memoryview) -> m.Message:
         try:

@@ -98,7 +98,7 @@ async def _identify(node: Node, connection: Connection, message: m.Auth) -> Iden
     if function is None:
         return node.anonymous
     token = _token(connection, message)
-    headers, own_page = _headers(connection)
+    headers, own_page = _headers(node, connection)
     if token is None and message.credentials is None:
         session = own_page and "cookie" in headers and "cookies" in node.authenticate_takes
         if node.app.allow_anonymous and not session:
@@ -112,7 +112,7 @@ async def _identify(node: Node, connection: Connection, message: m.Auth) -> Iden
         "token": token,
         "credentials": message.credentials,
         "headers": headers,
-        "cookies": read_cookies(headers.get("cookie", "")),
+        "cookies": read_cookies(headers["cookie"]) if "cookie" in headers else {},
         "remote": connection.remote,
     }
     if message.credentials is not None:
@@ -127,10 +127,13 @@ async def _identify(node: Node, connection: Connection, message: m.Auth) -> Iden
     return identity  # type: ignore[no-any-return]
 
 
-def _headers(connection: Connection) -> tuple[dict[str, str], bool]:
-    """The handshake's headers, and whether its page may act with its browser's cookies."""
+def _headers(node: Node, connection: Connection) -> tuple[dict[str, str], bool]:
+    """The handshake's headers, and whether its page may act with its browser's cookies.
+
+    Nothing where nobody asks for them.
+    """
     handshake = connection.handshake
-    if handshake is None:
+    if handshake is None or not node.takes_ambient:
         return {}, False
     headers = dict(handshake.headers)
     return headers, may_use_cookies(headers, handshake.origins, secure=handshake.secure)
@@ -166,8 +169,7 @@ def _check_page(node: Node, headers: dict[str, str]) -> None:
     Raises:
         Forbidden: it is one, or there are cookies and nobody says whose page it is.
     """
-    ambient = "cookie" in headers or "origin" in headers
-    if ambient and not AMBIENT.isdisjoint(node.authenticate_takes):
+    if "cookie" in headers or "origin" in headers:
         node.count("origins_refused")
         raise Forbidden(
             "cookies are taken from pages of this host alone, by their Origin; allow others by "
@@ -191,14 +193,14 @@ async def _welcome(
     again = connection.state is ConnectionState.READY
     before = connection.identity
     if again:
-        connection.ready(identity)
+        connection.serve(identity)
         await subscribing.reauthorise(node, connection)
     connection.identity = identity
     changed = (before.tenant, before.user) != (identity.tenant, identity.user)
     if (changed or not again) and not await greet(node, connection, message.id):
         return
     if not again:
-        connection.ready(identity)
+        connection.serve(identity)
     async with turn:
         await _subscribe(node, connection, message)
 

@@ -16,8 +16,9 @@ class Churn:
 
     __slots__ = ("_at", "_level")
 
-    def __init__(self, now: float) -> None:
-        self._level = 0.0
+    def __init__(self, now: float, channels: int) -> None:
+        """The first request finds it empty: it is admitted, however large it is."""
+        self._level = float(channels)
         self._at = now
 
     def wait(self, channels: int, now: float, rate: float, most: float) -> float:
@@ -42,7 +43,8 @@ def check_churn(connection: Connection, channels: int) -> None:
     """
     node = connection.node
     if connection.churn is None:
-        connection.churn = Churn(node.wheel.now)
+        connection.churn = Churn(node.wheel.now, channels)
+        return
     limits = node.limits
     wait = connection.churn.wait(
         channels, node.wheel.now, limits.subscribes, 2 * limits.subscriptions

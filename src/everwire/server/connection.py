@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .publishing import Publishing
     from .rules import Identity
     from .streams import Stream
+    from .turns import Turn
 
 
 class _Nothing(dict[Any, Any]):
@@ -93,7 +94,7 @@ class Connection(Inbound, Askable, Assignable):
         self.channels: dict[str, Channelled] = {}
         self.behind: dict[Subscription, None] = NOTHING
         self.catching_up = False
-        self.operations: dict[str, asyncio.Future[None]] = NOTHING
+        self.operations: dict[str, Turn] = NOTHING
         """the last subscribe or unsubscribe under way, by channel"""
         self.visit: Visit | None = None
         """what the application has to do with its coming and going"""
@@ -170,19 +171,23 @@ class Connection(Inbound, Askable, Assignable):
 
     def ready(self, identity: Identity) -> None:
         """The user is known: serve requests, unless the user has as many as are allowed."""
-        if not self.node.per_user.admit(self, identity):
-            return
-        self.node.users.remove(self)
+        if self.node.per_user.admit(self, identity):
+            self.serve(identity)
+
+    def serve(self, identity: Identity) -> None:
+        """Serve requests of a user among whose connections it is counted."""
+        node = self.node
+        node.users.remove(self)
         self.identity = identity
-        if self.handed_over is None:
+        if self.handshake is not None and self.handshake.identity is None:
             self.handshake = None
-        if self.state is not ConnectionState.READY:
-            self.to(ConnectionState.READY)
-        self.node.users.add(self)
-        due = self._ping_due - self.node.wheel.now
+        if self.state is not _READY:
+            self.to(_READY)
+        node.users.add(self)
+        due = self._ping_due - node.wheel.now
         if identity.expires is not None:
-            due = min(due, identity.expires - self.node.wall())
-        self.node.wheel.add(self, max(0.1, due))
+            due = min(due, identity.expires - node.wall())
+        node.wheel.add(self, max(0.1, due))
 
     # ---- Receiver ---------------------------------------------------------------
 
@@ -220,7 +225,8 @@ class Connection(Inbound, Askable, Assignable):
 
     def send(self, message: m.Message) -> None:
         """Queue a message for the end of the loop's turn."""
-        payload = self.dialect.encode(message, self.node.now_ms())
+        dialect = self.dialect
+        payload = dialect.encode(message, self.node.now_ms() if dialect.stamps else 0)
         if payload:
             self.send_payload(payload)
 

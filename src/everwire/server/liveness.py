@@ -87,7 +87,7 @@ class Liveness:
             dead = self._last_in + limits.ping_interval + limits.ping_grace
             return max(0.5, min(self._ping_due, dead) - now)
         if state in ALIVE:
-            if self._has_expired():
+            if self.identity.expires is not None and self._has_expired():
                 self._expire()
                 return self.node.limits.close_timeout
             return self._tick_paused(now) if self.paused else self._tick_open(now)

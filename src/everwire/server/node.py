@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from random import Random
-from secrets import token_hex, token_urlsafe
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from ..brokers import Broker
@@ -104,6 +104,7 @@ class Node:
         self.lets_anonymous_in = function is None or app.allow_anonymous
         takes = inspect.signature(function).parameters if function is not None else {}
         self.authenticate_takes = frozenset(takes)
+        self.takes_ambient = not auth.AMBIENT.isdisjoint(takes)
         self.authenticate_needs = frozenset(
             name
             for name, parameter in takes.items()
@@ -361,7 +362,7 @@ class Node:
 
     def new_secret(self) -> str:
         """A connection's secret: 128 random bits."""
-        return token_urlsafe(16)
+        return token_hex(16)
 
     def count(self, what: str) -> None:
         """Count something that happened."""

@@ -115,7 +115,8 @@ async def subscribe(
                     channel.options.history > 0,
                 )
             )
-            held += sum(len(record.payload) for record in page.records)
+            if page.records:
+                held += sum(len(record.payload) for record in page.records)
             # Too much at once is read again when there is room to send it.
             if held > (node.limits.write_high if one.latest else node.limits.write_low):
                 one.page = Page(page.top, page.start, (), page.recovered, page.reason)

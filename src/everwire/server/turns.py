@@ -23,23 +23,28 @@ class Turn:
     by :meth:`end`.
     """
 
-    __slots__ = ("_channels", "_connection", "_done", "_earlier")
+    __slots__ = ("_channels", "_connection", "_earlier", "_ended", "_waited")
 
     def __init__(self, connection: Connection, channels: Iterable[str]) -> None:
         self._connection = connection
         self._channels = tuple(channels)
-        self._earlier: set[asyncio.Future[None]] = set()
-        self._done: asyncio.Future[None] | None = None
+        self._earlier: set[Turn] | None = None
+        self._waited: asyncio.Future[None] | None = None
+        """made for the first one that waits behind it"""
+        self._ended = not self._channels
         if self._channels:
             operations = connection.operations = connection.operations or {}
-            self._earlier = {operations[one] for one in self._channels if one in operations}
-            self._done = asyncio.get_running_loop().create_future()
-            operations.update(dict.fromkeys(self._channels, self._done))
+            for channel in self._channels:
+                earlier = operations.get(channel)
+                operations[channel] = self
+                if earlier is not None and earlier is not self:  # it may be named twice
+                    self._earlier = self._earlier or set()
+                    self._earlier.add(earlier)
 
     async def __aenter__(self) -> None:
         try:
             if self._earlier:
-                await asyncio.wait(self._earlier)
+                await asyncio.wait({turn.over() for turn in self._earlier})
         except BaseException:
             self.end()
             raise
@@ -54,10 +59,20 @@ class Turn:
 
     def end(self) -> None:
         """Let those behind go on. Twice is once."""
-        if self._done is None or self._done.done():
+        if self._ended:
             return
-        self._done.set_result(None)
+        self._ended = True
+        if self._waited is not None:
+            self._waited.set_result(None)
         operations = self._connection.operations
         for channel in self._channels:
-            if operations.get(channel) is self._done:
+            if operations.get(channel) is self:
                 del operations[channel]
+
+    def over(self) -> asyncio.Future[None]:
+        """What is done when it has ended: for those behind."""
+        if self._waited is None:
+            self._waited = asyncio.get_running_loop().create_future()
+            if self._ended:
+                self._waited.set_result(None)
+        return self._waited

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -81,10 +80,10 @@ def accept_upgrade(
     protocol.websocket = websocket
     websocket.subprotocol = subprotocol
     transport.set_protocol(protocol)
-    if transport.get_extra_info("socket").family == socket.AF_UNIX:
-        protocol.connection_made(_WithoutTcp(transport))
-    else:
+    if isinstance(transport.get_extra_info("sockname"), tuple):
         protocol.connection_made(transport)
+    else:  # a Unix socket's name is a path
+        protocol.connection_made(_WithoutTcp(transport))
     # The request as picows likes it: it takes "keep-alive, Upgrade" for a refusal.
     _feed(
         protocol,

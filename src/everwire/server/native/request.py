@@ -20,11 +20,11 @@ from ..identity.origins import normal_origin
 MAX_HEADERS = 100
 MAX_LINE = 8192
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_TARGET = re.compile(r"[\x21-\x7e]+")
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_FIRST = re.compile(rf"({_TOKEN}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+_FIELD = re.compile(rf"({_TOKEN}):([^\x00-\x08\x0a-\x1f\x7f]*)")
 _ABSOLUTE = re.compile(r"(?:https?|wss?)://([^/?#]*)(.*)", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)(?::[0-9]*)?")
-_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Refused(Exception):
@@ -65,7 +65,7 @@ class Request:
 
 
 def _list(value: str) -> list[str]:
-    return [part for part in (piece.strip(" \t") for piece in value.split(",")) if part]
+    return [part for piece in value.split(",") if (part := piece.strip(" \t"))]
 
 
 def parse_request(head: bytes) -> Request:
@@ -76,20 +76,18 @@ def parse_request(head: bytes) -> Request:
     """
     text = head.decode("latin-1")
     first, *lines = text.split("\r\n")
-    parts = first.split(" ")
     if len(first) > MAX_LINE:
         raise Refused(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long")
-    if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]) or not _TARGET.fullmatch(parts[1]):
+    request = _FIRST.fullmatch(first)
+    if request is None:
         raise Refused(HTTPStatus.BAD_REQUEST, "not an HTTP request")
-    method, target, version = parts
-    if not re.fullmatch(r"HTTP/\d\.\d", version):
-        raise Refused(HTTPStatus.BAD_REQUEST, "not an HTTP request")
-    if version[5] != "1":  # a higher minor version is served as 1.1 (RFC 9110 section 2.5)
+    method, target, major, minor = request.groups()
+    if major != "1":  # a higher minor version is served as 1.1 (RFC 9110 section 2.5)
         raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1 is served")
     if len(lines) > MAX_HEADERS:
         raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers")
     headers = _parse_headers(lines)
-    if version == "HTTP/1.0":  # health checks of some balancers; it knows no upgrades
+    if minor == "0":  # health checks of some balancers; it knows no upgrades
         headers.setdefault("host", "")
         headers.pop("upgrade", None)
     if "host" not in headers:
@@ -106,13 +104,13 @@ def parse_request(head: bytes) -> Request:
 
 def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
     headers: dict[str, str] = {}
+    if max(map(len, lines), default=0) > MAX_LINE:
+        raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long")
     for line in lines:
-        if len(line) > MAX_LINE:
-            raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long")
-        name, colon, value = line.partition(":")
-        if not colon or not _TOKEN.fullmatch(name) or _FORBIDDEN.search(value):
+        field = _FIELD.fullmatch(line)
+        if field is None:
             raise Refused(HTTPStatus.BAD_REQUEST, "a malformed header")
-        name, value = name.lower(), value.strip(" \t")
+        name, value = field[1].lower(), field[2].strip(" \t")
         if name in headers:
             if name in _ONCE:
                 raise Refused(HTTPStatus.BAD_REQUEST, f"header {name} was sent twice")
