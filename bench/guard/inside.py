@@ -18,7 +18,7 @@ from guard.reference import PARTS, Reference
 from guard.scenarios import SCENARIOS
 from guard.still import StillLoop
 
-SAMPLES = 5
+SAMPLES = 3
 WARM_UP = 2  # samples that do not count: Python specialises what it runs often
 RUNS = 8  # of the reference, in a sample
 REFERENCE = "reference"

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from everwire import ClosedError, Forbidden, Gap, Message, connect
+from everwire import ClientLimits, ClosedError, Forbidden, Gap, Message, connect
 
 APP = """
 import asyncio
@@ -96,7 +96,11 @@ def test_a_restart_of_the_host_ends_quickly_and_the_client_comes_back(
 
     async def main() -> None:
         nonlocal child
-        async with connect(child.url, token="ada") as client, client.subscribe("chat:x") as room:
+        soon = ClientLimits(backoff_base=0.2, backoff_cap=0.5)
+        async with (
+            connect(child.url, token="ada", limits=soon) as client,
+            client.subscribe("chat:x") as room,
+        ):
             await client.publish("chat:x", 1)
             items = aiter(room)
             assert isinstance(await anext(items), Message)

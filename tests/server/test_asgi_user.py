@@ -46,16 +46,30 @@ def make_wire(**options: Any) -> Everwire:
 async def serving(api: Any) -> AsyncIterator[str]:
     """Run an application under uvicorn in this loop, on a free port."""
     config = Config(api, port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=3)
-    server = Server(config)
+    server = _Server(config)
     task = asyncio.create_task(server._serve())
+    up = asyncio.create_task(server.up.wait())
     try:
-        while not server.started and not task.done():
-            await asyncio.sleep(0.01)
+        await asyncio.wait({task, up}, return_when=asyncio.FIRST_COMPLETED)
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"ws://127.0.0.1:{port}"
     finally:
-        server.should_exit = True
+        server.over.set()
         await task
+
+
+class _Server(Server):
+    """Is told when to end, where uvicorn's looks ten times a second."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+        self.over = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        self.up.set()
+        await self.over.wait()
 
 
 def serve(api: Any, body: Callable[[str], Any]) -> None:
@@ -129,33 +143,33 @@ def raising(error: Exception) -> Callable[[], Any]:
     return dependency
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "reason"),
-    [
-        (HTTPException(401, "who?"), 4500, "who?"),
-        (HTTPException(403, "not you"), 4501, "not you"),
-        (HTTPException(404, {"a": 1}), 4500, '{"a": 1}'),
-        (HTTPException(307, headers={"Location": "/sign-in"}), 4500, "Temporary Redirect"),
-        (HTTPException(429, "slowly"), 4429, "slowly"),
-        (HTTPException(503, "later"), 1013, "later"),
-        (HTTPException(403, "ü" * 100), 4501, "ü" * 61),
-        (WebSocketException(1008, "policy"), 4500, "policy"),
-        (WebSocketException(4321, "ours"), 4321, "ours"),
-        (Unauthorized("no"), 4500, "no"),
-        (Unauthorized("stale", temporary=True), 4402, "stale"),
-        (Forbidden("staff only"), 4501, "staff only"),
-        (Unavailable("the database sleeps"), 1013, "the database sleeps"),
-        (RuntimeError("secret text"), 1011, ""),
-    ],
-    ids=repr,
-)
-def test_what_a_dependency_raises_becomes_a_close_code(
-    error: Exception, code: int, reason: str
-) -> None:
-    async def body(url: str) -> None:
-        assert await closing(url) == (code, reason)
+RAISED: list[tuple[Exception, int, str]] = [
+    (HTTPException(401, "who?"), 4500, "who?"),
+    (HTTPException(403, "not you"), 4501, "not you"),
+    (HTTPException(404, {"a": 1}), 4500, '{"a": 1}'),
+    (HTTPException(307, headers={"Location": "/sign-in"}), 4500, "Temporary Redirect"),
+    (HTTPException(429, "slowly"), 4429, "slowly"),
+    (HTTPException(503, "later"), 1013, "later"),
+    (HTTPException(403, "ü" * 100), 4501, "ü" * 61),
+    (WebSocketException(1008, "policy"), 4500, "policy"),
+    (WebSocketException(4321, "ours"), 4321, "ours"),
+    (Unauthorized("no"), 4500, "no"),
+    (Unauthorized("stale", temporary=True), 4402, "stale"),
+    (Forbidden("staff only"), 4501, "staff only"),
+    (Unavailable("the database sleeps"), 1013, "the database sleeps"),
+    (RuntimeError("secret text"), 1011, ""),
+]
 
-    serve(hosted(raising(error)), body)
+
+def test_what_a_dependency_raises_becomes_a_close_code() -> None:
+    async def body(url: str) -> None:
+        for number, (error, code, reason) in enumerate(RAISED):
+            assert await closing(f"{url}/{number}") == (code, reason), error
+
+    api = FastAPI()
+    for number, (error, *_) in enumerate(RAISED):
+        make_wire().attach(api, f"/{number}/ws", user=raising(error))
+    serve(api, body)
 
 
 async def closing(url: str, **headers: str) -> tuple[int, str]:
@@ -186,33 +200,40 @@ class Row:
         self.__dict__.update(values)
 
 
-@pytest.mark.parametrize(
-    ("found", "user"),
-    [
-        ("ada", ["ada", ""]),
-        (7, ["7", ""]),
-        (UUID(int=1), ["00000000-0000-0000-0000-000000000001", ""]),
-        (Identity("ada", tenant="acme"), ["ada", "acme"]),
-        (Row(id=7, name="Ada"), ["7", ""]),
-        (Row(user="ada", id=7), ["ada", ""]),
-        (Row(user=Row(id=7), id=3), ["7", ""]),
-        (Row(user=Identity("ada", tenant="acme"), id=3), ["ada", "acme"]),
-    ],
-    ids=repr,
-)
-def test_a_user_may_be_what_the_application_has(found: Any, user: list[str]) -> None:
-    async def body(url: str) -> None:
-        assert await who(url) == user
+FOUND: list[tuple[Any, list[str]]] = [
+    ("ada", ["ada", ""]),
+    (7, ["7", ""]),
+    (UUID(int=1), ["00000000-0000-0000-0000-000000000001", ""]),
+    (Identity("ada", tenant="acme"), ["ada", "acme"]),
+    (Row(id=7, name="Ada"), ["7", ""]),
+    (Row(user="ada", id=7), ["ada", ""]),
+    (Row(user=Row(id=7), id=3), ["7", ""]),
+    (Row(user=Identity("ada", tenant="acme"), id=3), ["ada", "acme"]),
+]
 
-    serve(hosted(lambda: found), body)
+
+def test_a_user_may_be_what_the_application_has() -> None:
+    async def body(url: str) -> None:
+        for number, (found, user) in enumerate(FOUND):
+            assert await who(url, f"/{number}") == user, found
+
+    api = FastAPI()
+    for number, (found, _) in enumerate(FOUND):
+        make_wire().attach(api, f"/{number}", user=lambda found=found: found)
+    serve(api, body)
 
 
 def test_what_is_no_user_is_a_defect_and_not_somebody() -> None:
-    async def body(url: str) -> None:
-        assert await closing(url) == (1011, "")
+    users = (object(), True, 1.5, Row(name="ada"), Row(user=Row(name="ada"), id=3))
 
-    for found in (object(), True, 1.5, Row(name="ada"), Row(user=Row(name="ada"), id=3)):
-        serve(hosted(lambda found=found: found), body)
+    async def body(url: str) -> None:
+        for number, found in enumerate(users):
+            assert await closing(f"{url}/{number}") == (1011, ""), found
+
+    api = FastAPI()
+    for number, found in enumerate(users):
+        make_wire().attach(api, f"/{number}/ws", user=lambda found=found: found)
+    serve(api, body)
 
 
 @pytest.mark.parametrize(
@@ -353,39 +374,39 @@ def test_starlette_takes_a_function_of_the_websocket(user: Any, refusal: tuple[i
 # ---- pages of others -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("origin", "allowed"),
-    [
-        ("http://{host}", True),
-        ("HTTP://{HOST}", True),
-        ("https://{host}", True),  # behind a proxy that ends TLS
-        ("https://friend.example", True),
-        ("https://friend.example:443", True),
-        ("https://FRIEND.example", True),
-        ("https://evil.example", False),
-        ("null", False),
-        ("", False),
-        ("http://", False),
-        ("https://friend.example.evil.example", False),
-        ("https://evilfriend.example", False),
-        ("https://friend.example:8443", False),
-        ("http://friend.example", False),
-        ("http://{host}.evil.example", False),
-        ("http://127.0.0.1:1", False),
-        ("ftp://{host}", False),
-    ],
-)
-def test_pages_of_others_cannot_use_the_cookies_of_ours(origin: str, allowed: bool) -> None:
+PAGES = [
+    ("http://{host}", True),
+    ("HTTP://{HOST}", True),
+    ("https://{host}", True),  # behind a proxy that ends TLS
+    ("https://friend.example", True),
+    ("https://friend.example:443", True),
+    ("https://FRIEND.example", True),
+    ("https://evil.example", False),
+    ("null", False),
+    ("", False),
+    ("http://", False),
+    ("https://friend.example.evil.example", False),
+    ("https://evilfriend.example", False),
+    ("https://friend.example:8443", False),
+    ("http://friend.example", False),
+    ("http://{host}.evil.example", False),
+    ("http://127.0.0.1:1", False),
+    ("ftp://{host}", False),
+]
+
+
+def test_pages_of_others_cannot_use_the_cookies_of_ours() -> None:
     async def body(url: str) -> None:
         host = url.removeprefix("ws://")
-        page = origin.replace("{host}", host).replace("{HOST}", host.upper())
-        headers = {"Cookie": "session=ada-session", "Origin": page}
-        if allowed:
-            assert await who(url, headers=headers) == ["ada", ""]
-        else:
-            code, reason = await closing(url, **headers)
-            assert code == 4501
-            assert "origins=" in reason
+        for origin, allowed in PAGES:
+            page = origin.replace("{host}", host).replace("{HOST}", host.upper())
+            headers = {"Cookie": "session=ada-session", "Origin": page}
+            if allowed:
+                assert await who(url, headers=headers) == ["ada", ""], origin
+            else:
+                code, reason = await closing(url, **headers)
+                assert code == 4501, origin
+                assert "origins=" in reason
 
     serve(hosted(by_session, origins=["https://friend.example"]), body)
 

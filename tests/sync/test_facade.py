@@ -35,48 +35,45 @@ def test_the_blocking_classes_are_up_to_date() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new", "written"),
-    [
-        (
-            "client/calling.py",
-            "    async def event(self, name: str, data: Any = None)",
-            "    async def event(self, name: str, data: Any = 1)",
-            "def event(self, name: str, data: Any = 1) -> None:",
-        ),
-        (
-            "client/client.py",
-            "    def drop(self) -> None:",
-            '    @property\n    def links(self) -> list[int]:\n        """Some."""\n\n    def drop(self) -> None:',
-            "return self._do(lambda: list(self._inside.links))",
-        ),
-        (
-            "sync/client.py",
-            "def drop(self)",
-            "def drop_it(self)",
-            "def drop(self)",
-        ),
-    ],
-)
-def test_a_stale_class_is_found_and_mended(
-    tmp_path: Path, file: str, old: str, new: str, written: str
-) -> None:
-    """Whichever side changed. A copy is used, so that nothing else is touched."""
+# In which file is what changed to what, and what its twin has in the end: an argument, a
+# member, and the twin itself.
+CHANGES = [
+    (
+        "client/calling.py",
+        "    async def event(self, name: str, data: Any = None)",
+        "    async def event(self, name: str, data: Any = 1)",
+        "def event(self, name: str, data: Any = 1) -> None:",
+    ),
+    (
+        "client/client.py",
+        "    def drop(self) -> None:",
+        '    @property\n    def links(self) -> list[int]:\n        """Some."""\n\n    def drop(self) -> None:',
+        "return self._do(lambda: list(self._inside.links))",
+    ),
+    ("sync/streams.py", "def close(self)", "def close_it(self)", "def close(self)"),
+]
+
+
+def test_stale_classes_are_found_and_mended(tmp_path: Path) -> None:
+    """Each of them, whichever side changed. A copy is used, so that nothing else is touched."""
     for name in ("src", "scripts", "pyproject.toml"):
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, tmp_path / name)
-    path = tmp_path / "src" / "everwire" / file
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), encoding="utf-8")
+    package = tmp_path / "src" / "everwire"
+    for file, old, new, _ in CHANGES:
+        text = (package / file).read_text(encoding="utf-8")
+        assert old in text
+        (package / file).write_text(text.replace(old, new), encoding="utf-8")
     script = tmp_path / "scripts" / SCRIPT.name
     stale = run(script, "--check")
     assert stale.returncode == 1, stale
-    assert "run scripts/sync-facade" in stale.stderr
+    twins = [package / "sync" / Path(file).name for file, *_ in CHANGES]
+    told = [f"{twin.relative_to(tmp_path)} is stale: run scripts/sync-facade" for twin in twins]
+    assert stale.stderr.splitlines() == told
     assert run(script).returncode == 0
-    twin = tmp_path / "src" / "everwire" / "sync" / path.name
-    assert written in twin.read_text(encoding="utf-8")
+    for twin, (*_, written) in zip(twins, CHANGES, strict=True):
+        assert written in twin.read_text(encoding="utf-8")
     assert run(script, "--check").returncode == 0
 
 
