@@ -74,8 +74,7 @@ class PerUser:
         user = (identity.tenant, identity.user)
         if connection.counted == user or not identity.user:
             return True
-        if connection.counted is not None:
-            self.left(connection)
+        self.left(connection)
         node = self._node
         old = None if replaces is None else node.connections.get(replaces)
         if old is not None and old.counted == user and old not in self._took:
