@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from everwire import Everwire, Grant
+from everwire.brokers.memory import MemoryBroker
 from everwire.limits import Limits
 from everwire.protocol import messages as m
 from everwire.protocol.messages import Position
@@ -172,6 +174,31 @@ def test_a_broker_that_lost_what_it_acknowledged_begins_a_new_epoch() -> None:
         assert sum(cluster.node(n).counters["broker_losses"] for n in range(2)) >= 1
 
     on_nodes(2, scenario)
+
+
+@pytest.mark.parametrize("history", [0, 10])
+def test_a_broker_that_lost_a_channel_begins_a_new_epoch_and_readers_are_told_which(
+    history: int,
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        broker = MemoryBroker(wall=loop.wall)
+        wire = Everwire(broker)
+        wire.channel("c", history=history, grant=Grant(publish=True))
+        async with serving(wire) as (network, _):
+            peer = Peer(network)
+            await peer.auth(subscribe=[m.ChannelRequest("c")])
+            await wire.publish("c", 1)
+            broker.memory.streams.clear()
+            await asyncio.sleep(10.5)
+            position = await wire.publish("c", 2)
+            await asyncio.sleep(1)
+            assert data(peer) == [1, 2]
+            told = [(gap.epoch, gap.offset, gap.reason) for gap in gaps(peer)]
+            assert told == [(position.epoch, 0, "epoch")]
+
+    run(main)
 
 
 def events(peer: Peer) -> list[str]:

@@ -312,6 +312,10 @@ class Hub:
         behind = self.detach(list(channel.subscriptions.values()))
         behind += channel.waiting
         channel.waiting = []
+        if channel.epoch and not top.epoch:
+            # Not known before it is read; nor is where what was kept would belong.
+            for subscription in behind:
+                self._discard(subscription)
         channel.epoch, channel.last, channel.last_id = top.epoch, top.offset, top.id
         self._recover(behind)
 
