@@ -20,6 +20,7 @@ LIMITS = ClientLimits(
     first_retry=0.5, backoff_base=0.5, backoff_cap=4.0, stable_after=5.0, queue_messages=6,
     ping_grace=5.0, probe=2.0, connect_timeout=5.0, auth_timeout=5.0,
 )  # fmt: skip
+TOKEN_LIFE = 15.0  # seconds, of a peer that never asks for another
 
 
 class Reader:
@@ -224,7 +225,8 @@ class Raw(Peer):
         """Connect and authenticate; tell whether that came about."""
         with suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(3):
-                await self.auth(token=self.user or None)
+                ends = self.world.loop.wall() + TOKEN_LIFE
+                await self.auth(token=f"{self.user}@{ends}" if self.user else None)
                 return True
         return False
 

@@ -9,9 +9,11 @@ Positions
     :func:`check_stored_once`, :func:`check_duplicate_gets_the_first_answer`,
     :func:`check_refused_only_when_full`, :func:`check_not_sent_is_not_stored`,
     :func:`check_numbers_grow`, :func:`check_every_publish_ends`,
+    :func:`check_given_up_only_while_something_fails`,
     :func:`check_the_application_is_answered`.
 2. Order
-    :func:`check_order`, :func:`check_held_after_failure`, :func:`check_held_is_said_when_it_is`.
+    :func:`check_order`, :func:`check_held_after_failure`, :func:`check_held_is_said_when_it_is`,
+    :func:`check_sent_again_with_a_higher_run`.
 3. Subscribe
     :func:`check_no_silent_gap`, :func:`check_message_is_what_was_stored`,
     :func:`check_start_is_the_last_message`, :func:`check_the_answer_comes_first`,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from .wire import Conn, Sub
 
 HELD = 502
+RECOVERY = 50.0  # seconds: a dead link is found, and the budget of attempts allows for another
 FULL = 403
 
 
@@ -133,6 +136,15 @@ def check_not_sent_is_not_stored(model: Model, publish: Publish) -> None:
             assert entry.data[:2] != [publish.who, publish.n], f"it is {entry.offset}"
 
 
+def check_given_up_only_while_something_fails(
+    calm_since: float | None, publish: Publish, step: Step
+) -> None:
+    """A client brings a message through as soon as it can."""
+    if calm_since is not None:
+        calm = step.now - calm_since
+        assert calm < RECOVERY, f"{publish} was given up after {calm:g} s without a failure"
+
+
 def check_every_publish_ends(model: Model) -> None:
     """No publish is left without an outcome."""
     left = [publish for publish in model.publishes.values() if not publish.outcome]
@@ -190,6 +202,12 @@ def check_held_after_failure(conn: Conn, request: Step) -> None:
 def check_held_is_said_when_it_is(held: bool, message: dict[str, Any]) -> None:
     """``held`` is the answer to what came behind a failure, and to nothing else."""
     assert (message["code"] == HELD) == held, f"held: {held}, and the answer is {message}"
+
+
+def check_sent_again_with_a_higher_run(before: Step | None, step: Step) -> None:
+    """A client sends a message again with the channel's next run, also on another link."""
+    if before is not None and not before.message["id"].startswith("raw-"):
+        assert step.message["run"] > before.message["run"], f"sent before: {before.message}"
 
 
 # ---- 3 subscribe ------------------------------------------------------------------------

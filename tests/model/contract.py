@@ -109,6 +109,8 @@ class Model:
     nodes_gone: set[str] = field(default_factory=set)
     allowed: dict[str, Step] = field(default_factory=dict)
     """when it was last changed whether a user may use the guarded channel"""
+    calm_since: float | None = None
+    """since when nothing fails, if that is so"""
     life: int = 0
     wire: Wire = field(init=False)
     _digested: int = 0
@@ -176,6 +178,10 @@ class Model:
         """A node ends, and what runs there may not."""
         self.nodes_gone.add(step.node)
 
+    def _calm(self, step: Step) -> None:
+        """From now on nothing fails, or anything may."""
+        self.calm_since = step.now if step.calm else None
+
     def _allowed(self, step: Step) -> None:
         """A user may, or may not, use the guarded channel from now on."""
         self.allowed[step.user] = step
@@ -219,7 +225,9 @@ class Model:
         if step.outcome == "acknowledged":
             checks.check_acknowledged_is_stored(self, publish)
             checks.check_order(self, publish)
-        elif step.outcome == "not sent":
+        elif step.outcome in ("not sent", "unknown"):
+            checks.check_given_up_only_while_something_fails(self.calm_since, publish, step)
+        if step.outcome == "not sent":
             checks.check_not_sent_is_not_stored(self, publish)
 
     def _reads(self, step: Step) -> None:

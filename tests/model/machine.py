@@ -37,15 +37,22 @@ class Machine(RuleBasedStateMachine):
         self.actors: dict[str, Actor] = {}
         self.raws: dict[str, Raw] = {}
         self.channels: list[str] = []
+        self.pace = 0.0
         self.world: World
 
     @initialize(
         channels=st.lists(st.sampled_from(OFTEN), min_size=1, max_size=2, unique=True),
         latency=st.sampled_from([0.0, 0.01, 0.2]),
         token_life=st.sampled_from([None, 40.0]),
+        pace=st.sampled_from([0.0, 0.005, 0.05, 0.3]),
     )
-    def begin(self, channels: list[str], latency: float, token_life: float | None) -> None:
-        """Four clients, two of them of one user, each with a subscription."""
+    def begin(
+        self, channels: list[str], latency: float, token_life: float | None, pace: float
+    ) -> None:
+        """Four clients, two of them of one user, each with a subscription.
+
+        After each rule ``pace`` seconds pass.
+        """
         self.channels = channels
         self.world = World(self.runner.loop, dict(USERS))
         self.world.network.latency = latency
@@ -53,15 +60,18 @@ class Machine(RuleBasedStateMachine):
         self.do(self.world.start())
         for n, who in enumerate(("ann", "ann-2", "bob", "cyd")):
             dialect = ("msgpack", "json")[n % 2]
-            actor = Actor(self.world, who, dialect, token_life if n % 2 else None)
+            actor = Actor(self.world, who, dialect, token_life)
             self.actors[who] = actor
             self.do(actor.client.__aenter__())
             self.do(actor.subscribe(channels[0], None, n == 0))
+        self.pace = pace
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Run ``work``, with all that goes on meanwhile; look at what has happened."""
         try:
             result = self.runner.run(work)
+            if self.pace:
+                self.runner.run(asyncio.sleep, self.pace)
             self.world.digest()
             assert not self.runner.reported, self.runner.reported
         except BaseException:
@@ -83,6 +93,7 @@ class Machine(RuleBasedStateMachine):
     async def _rest(self) -> None:
         world, loop = self.world, self.runner.loop
         world.calm()
+        world.note("calm", calm=True)
         for actor in self.actors.values():
             for reader in actor.readers.values():
                 reader.gate.set()
@@ -96,6 +107,7 @@ class Machine(RuleBasedStateMachine):
                 if loop.time() > deadline:
                     raise
             else:
+                world.note("calm", calm=False)
                 return
 
     async def _check_rest(self) -> None:

@@ -68,7 +68,6 @@ MUTANTS = [
     ("a drop of the backlog is not told", "server/recovering.py", "        if start.epoch != asked.epoch or start.offset > asked.offset:\n", "        if start.epoch != asked.epoch:\n"),
     ("the backlog goes on one late", "hub/backlog.py", "before = record.offset - 1 if", "before = record.offset if"),
     ("who leaves stays present", "server/presence.py", "        self._node.chores.add(key, partial(remove, key, connection.id, grace))\n", ""),
-    ("the grace has no end", "server/presence.py", "while self._leaving and self._leaving[0][0] <= now:", "while False:"),
     ("nobody is told who left", "brokers/members.py", "        return self._changed(channel, roster, (), [connection])\n\n    def overdue", "        self._changed(channel, roster, (), [connection])\n        return None\n\n    def overdue"),
     ("one present too many is counted", "brokers/members.py", "len(roster.present), before", "len(roster.present) + 1, before"),
     ("whoever watches is told half", "server/presence.py", "joined, left = list(shown.joined.values()), list(shown.left)", "joined, left = list(shown.joined.values()), []"),

@@ -79,6 +79,8 @@ class Wire:
             conn.uses.setdefault(channel, step.number)
         if kind == "publish":
             key = (self.model.whose(message["data"]), message["channel"], message["id"])
+            before = self.arrived.get(key)
+            checks.check_sent_again_with_a_higher_run(before[1] if before else None, step)
             self.arrived[key] = (conn, step)
             if message["run"] <= conn.failed_runs.get(message["channel"], -1):
                 conn.held.add(step.number)
