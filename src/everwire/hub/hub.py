@@ -309,8 +309,7 @@ class Hub:
         """Take ``top`` for the channel's last message: everybody goes on from history."""
         for listener in channel.listeners:
             listener.missed()
-        behind = self.detach(list(channel.subscriptions.values()))
-        behind += channel.waiting
+        behind = self.detach(list(channel.subscriptions.values())) + channel.waiting
         channel.waiting = []
         if channel.epoch and not top.epoch:
             # Not known before it is read; nor is where what was kept would belong.
