@@ -382,9 +382,8 @@ class Hub:
                 out = reader.out
                 if out is not None:  # otherwise it was closed meanwhile
                     reader.out = None
-                    pieces = len(out)
-                    data = out[0] if pieces == 1 else b"".join(out)
-                    notes += pieces
+                    notes += len(out)
+                    data = out[0] if len(out) == 1 else b"".join(out)
                     size += len(data)
                     reader.write(data)
             self.notes += notes

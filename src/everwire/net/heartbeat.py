@@ -82,7 +82,8 @@ class Wheel:
                 self.add(item, due - now)
             elif delay := item.tick(now):
                 # As add() does, which is a call for each heartbeat.
-                known = slots[(at + min(-int(-delay // grain) or 1, SLOTS - 1)) % SLOTS]
+                steps = -int(-delay // grain) or 1
+                known = slots[(at + (steps if steps < SLOTS else SLOTS - 1)) % SLOTS]
                 due = now + delay
                 if known.setdefault(item, due) > due:
                     known[item] = due

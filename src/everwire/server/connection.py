@@ -186,8 +186,10 @@ class Connection(Inbound, Askable, Assignable):
         node.users.add(self)
         due = self._ping_due - node.wheel.now
         if identity.expires is not None:
-            due = min(due, identity.expires - node.wall())
-        node.wheel.add(self, max(0.1, due))
+            left = identity.expires - node.wall()
+            if left < due:
+                due = left
+        node.wheel.add(self, due)
 
     # ---- Receiver ---------------------------------------------------------------
 

@@ -22,7 +22,8 @@ MAX_LINE = 8192
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _FIRST = re.compile(rf"({_TOKEN}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
-_FIELD = re.compile(rf"({_TOKEN}):([^\x00-\x08\x0a-\x1f\x7f]*)")
+_NAME = re.compile(_TOKEN)
+_CONTROLS = bytes((*range(9), *range(10, 32), 127))  # all but the tab
 _ABSOLUTE = re.compile(r"(?:https?|wss?)://([^/?#]*)(.*)", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)(?::[0-9]*)?")
 
@@ -86,6 +87,10 @@ def parse_request(head: bytes) -> Request:
         raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1 is served")
     if len(lines) > MAX_HEADERS:
         raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers")
+    if len(text) > MAX_LINE and max(map(len, lines), default=0) > MAX_LINE:
+        raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long")
+    if len(head.translate(None, _CONTROLS)) != len(head) - 2 * len(lines):  # more than line ends
+        raise Refused(HTTPStatus.BAD_REQUEST, "a malformed header")
     headers = _parse_headers(lines)
     if minor == "0":  # health checks of some balancers; it knows no upgrades
         headers.setdefault("host", "")
@@ -104,13 +109,11 @@ def parse_request(head: bytes) -> Request:
 
 def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
     headers: dict[str, str] = {}
-    if max(map(len, lines), default=0) > MAX_LINE:
-        raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long")
     for line in lines:
-        field = _FIELD.fullmatch(line)
-        if field is None:
+        name, colon, value = line.partition(":")
+        if not colon or not _NAME.fullmatch(name):
             raise Refused(HTTPStatus.BAD_REQUEST, "a malformed header")
-        name, value = field[1].lower(), field[2].strip(" \t")
+        name, value = name.lower(), value.strip(" \t")
         if name in headers:
             if name in _ONCE:
                 raise Refused(HTTPStatus.BAD_REQUEST, f"header {name} was sent twice")
