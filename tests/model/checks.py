@@ -9,7 +9,8 @@ Positions
     :func:`check_stored_once`, :func:`check_duplicate_gets_the_first_answer`,
     :func:`check_refused_only_when_full`, :func:`check_not_sent_is_not_stored`,
     :func:`check_numbers_grow`, :func:`check_every_publish_ends`,
-    :func:`check_given_up_only_while_something_fails`,
+    :func:`check_given_up_only_while_something_fails`, :func:`check_not_sent_stays_so`,
+    :func:`check_not_sent_again_when_it_may_be_forgotten`,
     :func:`check_the_application_is_answered`.
 2. Order
     :func:`check_order`, :func:`check_held_after_failure`, :func:`check_held_is_said_when_it_is`,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from .wire import Conn, Sub
 
 HELD = 502
+MARGIN = 30.0  # seconds before the end of the server's memory of ids
 RECOVERY = 50.0  # seconds: a dead link is found, and the budget of attempts allows for another
 FULL = 403
 
@@ -136,6 +138,17 @@ def check_not_sent_is_not_stored(model: Model, publish: Publish) -> None:
             assert entry.data[:2] != [publish.who, publish.n], f"it is {entry.offset}"
 
 
+def check_not_sent_stays_so(publish: Publish | None) -> None:
+    """What was given up as not sent is not stored later either."""
+    assert publish is None or publish.outcome != "not sent", f"{publish} is stored"
+
+
+def check_not_sent_again_when_it_may_be_forgotten(conn: Conn, first: float, window: float) -> None:
+    """What was first sent longer ago than the window, less 30 s, is not sent on a new link."""
+    latest = first + window - MARGIN + GRAIN
+    assert conn.since <= latest, f"first sent at {first:g}, and on a link of {conn.since:g}"
+
+
 def check_given_up_only_while_something_fails(
     calm_since: float | None, publish: Publish, step: Step
 ) -> None:
@@ -206,7 +219,7 @@ def check_held_is_said_when_it_is(held: bool, message: dict[str, Any]) -> None:
 
 def check_sent_again_with_a_higher_run(before: Step | None, step: Step) -> None:
     """A client sends a message again with the channel's next run, also on another link."""
-    if before is not None and not before.message["id"].startswith("raw-"):
+    if before is not None:
         assert step.message["run"] > before.message["run"], f"sent before: {before.message}"
 
 

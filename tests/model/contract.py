@@ -109,6 +109,8 @@ class Model:
     nodes_gone: set[str] = field(default_factory=set)
     allowed: dict[str, Step] = field(default_factory=dict)
     """when it was last changed whether a user may use the guarded channel"""
+    full: dict[str, float] = field(default_factory=dict)
+    """when a channel last remembered as many ids as it may"""
     calm_since: float | None = None
     """since when nothing fails, if that is so"""
     life: int = 0
@@ -117,6 +119,11 @@ class Model:
 
     def __post_init__(self) -> None:
         self.wire = Wire(self)
+
+    @property
+    def window(self) -> float:
+        """Seconds for which ids are remembered."""
+        return next(iter(self.kept.values())).window
 
     def note(self, now: float, kind: str, **about: Any) -> None:
         """Note what happened; it is looked at by :meth:`digest`."""
@@ -205,6 +212,7 @@ class Model:
         self.wire.stored(step)
         whose = self.whose(step.data)
         if step.refused:
+            self.full[step.channel] = step.now
             log = self.log(step.channel, step.life)
             checks.check_refused_only_when_full(log, whose, step)
             return
@@ -213,6 +221,7 @@ class Model:
         checks.check_stored_once(log, whose, step)
         if not step.duplicate:
             checks.check_numbers_grow(log, step)
+            checks.check_not_sent_stays_so(self.publishes.get(tuple(step.data[:2])))
             log.append(Entry(offset, step.id, whose, step.data, step.size, step.number, step.now))
 
     def _published(self, step: Step) -> None:
@@ -226,7 +235,10 @@ class Model:
             checks.check_acknowledged_is_stored(self, publish)
             checks.check_order(self, publish)
         elif step.outcome in ("not sent", "unknown"):
-            checks.check_given_up_only_while_something_fails(self.calm_since, publish, step)
+            since = self.calm_since
+            if since is not None:
+                since = max(since, self.full.get(publish.channel, since))
+            checks.check_given_up_only_while_something_fails(since, publish, step)
         if step.outcome == "not sent":
             checks.check_not_sent_is_not_stored(self, publish)
 

@@ -46,3 +46,10 @@ def test_every_check_is_listed_with_its_rule_and_no_other() -> None:
         for name in vars(module)
         if name.startswith("check_")
     }
+
+
+def test_every_check_is_made() -> None:
+    folder = Path(__file__).parent
+    code = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    names = set(re.findall(r"^def (check_\w+)", code, flags=re.M))
+    assert not {name for name in names if not re.search(rf"(?<!def )\b{name}\(", code)}

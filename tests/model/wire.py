@@ -34,6 +34,8 @@ class Conn:
     """A link."""
 
     name: int
+    since: float
+    """when something was first said"""
     node: str = ""
     user: str | None = None
     uses: dict[str | None, int] = field(default_factory=dict)
@@ -59,11 +61,13 @@ class Wire:
     sids: dict[tuple[str, int], str] = field(default_factory=dict)
     arrived: dict[tuple[str, str, str], tuple[Conn, Step]] = field(default_factory=dict)
     """where a publish came from last, by whose, channel and id"""
+    first: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    """when it came first"""
     answers: dict[tuple[str, str, str], list[Step]] = field(default_factory=dict)
     """what the broker answered, by whose, channel and id"""
 
     def _conn(self, step: Step) -> Conn:
-        return self.conns.setdefault(step.link, Conn(step.link))
+        return self.conns.setdefault(step.link, Conn(step.link, step.now))
 
     # ---- to the server ---------------------------------------------------------------
 
@@ -79,8 +83,11 @@ class Wire:
             conn.uses.setdefault(channel, step.number)
         if kind == "publish":
             key = (self.model.whose(message["data"]), message["channel"], message["id"])
-            before = self.arrived.get(key)
-            checks.check_sent_again_with_a_higher_run(before[1] if before else None, step)
+            if not message["id"].startswith("raw-"):
+                before = self.arrived.get(key)
+                checks.check_sent_again_with_a_higher_run(before[1] if before else None, step)
+                first, window = self.first.setdefault(key, step.now), self.model.window
+                checks.check_not_sent_again_when_it_may_be_forgotten(conn, first, window)
             self.arrived[key] = (conn, step)
             if message["run"] <= conn.failed_runs.get(message["channel"], -1):
                 conn.held.add(step.number)

@@ -97,9 +97,11 @@ class World:
 
     def check_links(self) -> None:
         for link in self.network.links:
-            checks_calls.check_memory_is_bounded(
-                link.id, link.server.write_buffer_size(), MOST_UNSENT
-            )
+            unsent = link.server.write_buffer_size()
+            checks_calls.check_memory_is_bounded(link.id, unsent, MOST_UNSENT)
+            conn = self.model.wire.conns.get(link.id)
+            if conn is not None and not link.server.is_closed:
+                checks_calls.check_a_token_ends_its_connection(conn, self.loop.time())
 
     # ---- nodes -------------------------------------------------------------------------
 
