@@ -26,6 +26,9 @@ settings.load_profile("everwire")
 
 BIN = Path(sys.executable).parent
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # processes under test inherit it
+
 
 def eventually(condition: Callable[[], object], within: float = 8.0) -> bool:
     """Whether ``condition`` holds before ``within`` seconds are over; it is asked until it does."""
